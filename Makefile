@@ -1,0 +1,56 @@
+# ops_runner: build, install, demo and tests. Works on a fresh Debian 12 with only make and git: what is missing is installed
+# by `make setup`, which demo and check call.
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+EXTENSION_MAKE = $(MAKE) --no-print-directory -f src/extension.mk
+
+.DEFAULT_GOAL := all
+.PHONY: all install uninstall demo check check-unit setup format lint tidy fuzz clean
+
+## Builds the module and the install script.
+all:
+	$(EXTENSION_MAKE) all
+
+install uninstall:
+	$(EXTENSION_MAKE) $@
+
+## Installs missing Debian packages and the test programs' npm packages.
+setup:
+	test/run/setup.sh
+
+## One run from queue to success beside a throw-away server and stand-in services.
+demo: setup
+	@$(EXTENSION_MAKE) -j2 all >/dev/null
+	@test/run/with_server.sh -- node test/demo/demo.mjs
+
+## Every test; the last line is `N passed, N failed`.
+check: setup
+	test/run/check.sh
+
+check-unit: setup
+	test/run/check.sh unit layers
+
+format:
+	git ls-files 'src/*.cpp' 'src/*.hpp' 'test/*.cpp' 'test/*.hpp' | xargs clang-format-19 -i
+
+lint:
+	test/run/lint.sh
+
+## clang-tidy over every source (two minutes).
+tidy:
+	test/run/setup.sh lint
+	test/run/tidy.sh
+
+## Each fuzzer for FUZZ_SECONDS; what it finds lies in build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz:
+	test/run/setup.sh lint
+	cmake -S . -B build/fuzz -DOPS_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++-19 >/dev/null
+	cmake --build build/fuzz -j2
+	cd build/fuzz && for fuzzer in fuzz_*; do [ ! -x "$$fuzzer" ] || [ -d "$$fuzzer" ] || { mkdir -p "corpus_$$fuzzer" && \
+	  "./$$fuzzer" -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 "corpus_$$fuzzer" || exit 1; }; done
+
+clean:
+	rm -rf build
+	$(EXTENSION_MAKE) clean

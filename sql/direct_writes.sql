@@ -1,0 +1,44 @@
+\set SHOW_CONTEXT never
+-- Rows written past the functions, by COPY, INSERT, UPDATE and DELETE, are queued and followed all the same.
+SELECT t.fresh();
+INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, priority)
+SELECT 'acme', 'acme-dev', '0123abc', 'main', i FROM generate_series(1, 3) i;
+COPY ops.runs (project_id, env_id, git_sha, git_ref) FROM stdin;
+acme	acme-prod	0123abc	main
+bolt	bolt-dev-1	0123abc	main
+\.
+INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, waiting_for) VALUES ('acme', 'acme-prod', '0123abc', 'main', 'waiting', 'approval');
+SELECT * FROM t.state;
+SELECT count(*) FROM ops.run_phases;
+SELECT * FROM t.broken;
+
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) VALUES ('bolt', 'acme-prod', '0123abc', 'main')$$);
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) VALUES ('acme', 'nowhere', '0123abc', 'main')$$);
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, finished_at) VALUES ('acme', 'acme-prod', '0123abc', 'main', 'success', now())$$);
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, last_seq) VALUES ('acme', 'acme-prod', '0123abc', 'main', 4)$$);
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, metadata) VALUES ('acme', 'acme-prod', '0123abc', 'main', '{"phases": []}')$$);
+SELECT t.error($$INSERT INTO ops.runs (run_id, project_id, env_id, git_sha, git_ref) VALUES ('x', 'acme', 'acme-prod', '0123abc', 'main')$$);
+
+-- Park, go on, end.
+UPDATE ops.runs SET status = 'waiting', waiting_for = 'freeze' WHERE env_id = 'acme-dev';
+SELECT * FROM t.state;
+UPDATE ops.runs SET status = 'queued', waiting_for = NULL WHERE waiting_for IN ('freeze', 'approval');
+SELECT count(*) FROM ops._claim_runs('w', 10);
+SELECT * FROM t.state;
+UPDATE ops.runs SET status = 'running' WHERE status = 'claimed';
+UPDATE ops.runs SET status = 'failed', finished_at = now() WHERE status = 'running';
+-- Each slot that was given back made one blocked run of its environment ready.
+SELECT * FROM t.state;
+SELECT * FROM t.broken;
+
+-- What belongs to a run goes with it, and its slot is free for the next.
+SELECT t.fresh();
+INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) SELECT 'acme', 'acme-prod', '0123abc', 'main' FROM generate_series(1, 3);
+SELECT count(*) FROM ops._claim_runs('w', 10);
+SELECT * FROM t.state;
+DELETE FROM ops.runs WHERE status = 'claimed';
+SELECT * FROM t.state;
+SELECT (SELECT count(*) FROM ops.run_phases) AS phases, (SELECT count(*) FROM ops.run_events) AS events;
+TRUNCATE ops.runs;
+SELECT (SELECT count(*) FROM ops.run_phases) AS phases, (SELECT count(*) FROM ops.run_events) AS events,
+       (SELECT count(*) FROM ops.run_queue) AS queue, (SELECT count(*) FROM ops.run_slots) AS slots;

@@ -1,0 +1,127 @@
+COMMENT ON TABLE ops.projects IS 'Odoo projects: one repository each';
+COMMENT ON COLUMN ops.projects.project_id IS 'Name chosen by the admin: a-z 0-9 . _ -, at most 63 bytes';
+COMMENT ON COLUMN ops.projects.name IS 'Name for people';
+COMMENT ON COLUMN ops.projects.repo_slug IS 'GitHub repository: owner/name';
+COMMENT ON COLUMN ops.projects.odoo_version IS 'Version that a deployed Odoo must report, such as 19.0';
+COMMENT ON COLUMN ops.projects.metadata IS 'Free for the user';
+COMMENT ON COLUMN ops.projects.created_at IS 'When it was registered';
+
+COMMENT ON TABLE ops.environments IS 'Where a project is deployed: dev, staging, prod';
+COMMENT ON COLUMN ops.environments.env_id IS 'Name chosen by the admin: a-z 0-9 . _ -, at most 63 bytes';
+COMMENT ON COLUMN ops.environments.project_id IS 'Project it belongs to';
+COMMENT ON COLUMN ops.environments.env_type IS 'dev, staging or prod';
+COMMENT ON COLUMN ops.environments.branch_pattern IS 'Branches meant for this environment';
+COMMENT ON COLUMN ops.environments.db_name IS 'Odoo database of the environment';
+COMMENT ON COLUMN ops.environments.config IS
+  'Services of the environment: url, github, registry, digitalocean, smoke, storage, max_active_runs, phases. Holds names of secrets, never secrets';
+COMMENT ON COLUMN ops.environments.max_active_runs IS 'Most runs of this environment at once; from config, 1 if not given';
+COMMENT ON COLUMN ops.environments.created_at IS 'When it was registered';
+
+COMMENT ON TABLE ops.runs IS 'One requested execution each';
+COMMENT ON COLUMN ops.runs.run_id IS 'run-<UUID version 7>';
+COMMENT ON COLUMN ops.runs.project_id IS 'Project';
+COMMENT ON COLUMN ops.runs.env_id IS 'Environment';
+COMMENT ON COLUMN ops.runs.git_sha IS 'Commit: 7 to 64 lower-case hex digits';
+COMMENT ON COLUMN ops.runs.git_ref IS 'Branch or tag';
+COMMENT ON COLUMN ops.runs.status IS 'waiting, queued, claimed, running, success, failed, cancelled; the last three are final';
+COMMENT ON COLUMN ops.runs.claimed_by IS 'Worker that holds or held the claim';
+COMMENT ON COLUMN ops.runs.queued_at IS 'When it was queued';
+COMMENT ON COLUMN ops.runs.started_at IS 'When it was first claimed';
+COMMENT ON COLUMN ops.runs.finished_at IS 'When it reached a final status';
+COMMENT ON COLUMN ops.runs.metadata IS 'Given by the caller and merged by finish_run; phases and digest have a meaning';
+COMMENT ON COLUMN ops.runs.attempt IS 'Number of claims';
+COMMENT ON COLUMN ops.runs.priority IS 'Higher is claimed first; -1000 to 1000';
+COMMENT ON COLUMN ops.runs.available_at IS 'Earliest claim; null: at once';
+COMMENT ON COLUMN ops.runs.idempotency_key IS 'A repeated queue_run with this key returns this run';
+COMMENT ON COLUMN ops.runs.request_hash IS 'Hash of the arguments that came with the idempotency key';
+COMMENT ON COLUMN ops.runs.requested_by IS 'Role that queued it';
+COMMENT ON COLUMN ops.runs.waiting_for IS 'With status waiting: decision, secret:<name>, approval, freeze';
+COMMENT ON COLUMN ops.runs.claimed_at IS 'When the claim was made';
+COMMENT ON COLUMN ops.runs.claimed_role IS 'Role of a worker outside the server; null for the worker of this server';
+COMMENT ON COLUMN ops.runs.claim_token IS 'Changes with every claim; every write of a worker names it';
+COMMENT ON COLUMN ops.runs.lease_until IS 'Workers outside the server: end of the lease';
+COMMENT ON COLUMN ops.runs.cancel_requested_at IS 'When an operator asked for the end';
+COMMENT ON COLUMN ops.runs.cancel_requested_by IS 'Who asked';
+COMMENT ON COLUMN ops.runs.cancel_reason IS 'Why';
+COMMENT ON COLUMN ops.runs.origin_run_id IS 'Run that this one retries or rolls back to';
+COMMENT ON COLUMN ops.runs.origin_kind IS 'retry or rollback';
+COMMENT ON COLUMN ops.runs.last_seq IS 'seq of the newest event';
+COMMENT ON COLUMN ops.runs.created_at IS 'Start of the inserting transaction; a row inserted with another value is restored history';
+
+COMMENT ON TABLE ops.run_phases IS 'Phases of a run, frozen when it was queued';
+COMMENT ON COLUMN ops.run_phases.run_id IS 'Run';
+COMMENT ON COLUMN ops.run_phases.phase_no IS 'Position, from 1';
+COMMENT ON COLUMN ops.run_phases.phase IS 'Name';
+COMMENT ON COLUMN ops.run_phases.kind IS 'What performs it: github_workflow, digitalocean_app, odoo_smoke, capture';
+COMMENT ON COLUMN ops.run_phases.needs IS 'Phases that must be over before it starts';
+COMMENT ON COLUMN ops.run_phases.config IS 'Effective config: the environment''s sections with the phase''s own keys laid over them';
+COMMENT ON COLUMN ops.run_phases.timeout IS 'Longest time it may take';
+COMMENT ON COLUMN ops.run_phases.state IS 'pending, running, succeeded, failed, skipped, cancelled';
+COMMENT ON COLUMN ops.run_phases.attempt IS 'Claim of the run in which it last ran';
+COMMENT ON COLUMN ops.run_phases.started_at IS 'When it started';
+COMMENT ON COLUMN ops.run_phases.finished_at IS 'When it ended';
+COMMENT ON COLUMN ops.run_phases.remembered IS 'Checkpoints: a restarted phase goes on from them';
+COMMENT ON COLUMN ops.run_phases.outcome IS 'What it produced, for later phases';
+
+COMMENT ON TABLE ops.run_events IS 'Append-only facts about runs, each written with the change it tells of';
+COMMENT ON COLUMN ops.run_events.run_id IS 'Run';
+COMMENT ON COLUMN ops.run_events.seq IS 'Number within the run, from 1 without gaps';
+COMMENT ON COLUMN ops.run_events.level IS 'debug, info, warn, error';
+COMMENT ON COLUMN ops.run_events.message IS 'For people';
+COMMENT ON COLUMN ops.run_events.payload IS 'Details; errors have code and hint';
+COMMENT ON COLUMN ops.run_events.phase IS 'Phase; null: the run itself';
+COMMENT ON COLUMN ops.run_events.created_at IS 'Moment of the event, not of the transaction';
+COMMENT ON COLUMN ops.run_events.event_key IS 'Not null: at most one event of the phase has this key';
+
+COMMENT ON TABLE ops.effects IS 'Requests that change something outside: intent before they leave, outcome after';
+COMMENT ON COLUMN ops.effects.run_id IS 'Run';
+COMMENT ON COLUMN ops.effects.phase IS 'Phase';
+COMMENT ON COLUMN ops.effects.effect_key IS 'Stable name of the effect within the phase';
+COMMENT ON COLUMN ops.effects.kind IS 'repeatable, keyed (the service can be searched for it), unkeyed';
+COMMENT ON COLUMN ops.effects.state IS 'intended, done, absent, uncertain, needs_decision';
+COMMENT ON COLUMN ops.effects.attempt IS 'How often it was sent';
+COMMENT ON COLUMN ops.effects.target IS 'Method and URL without query';
+COMMENT ON COLUMN ops.effects.request_hash IS 'SHA-256 of method, URL and body';
+COMMENT ON COLUMN ops.effects.outcome IS 'What the service answered, as far as it matters';
+COMMENT ON COLUMN ops.effects.intended_at IS 'When the intent was recorded';
+COMMENT ON COLUMN ops.effects.settled_at IS 'When it became certain that it was done or not';
+
+COMMENT ON TABLE ops.artifacts IS 'What runs left behind';
+COMMENT ON COLUMN ops.artifacts.artifact_id IS 'Key';
+COMMENT ON COLUMN ops.artifacts.run_id IS 'Run';
+COMMENT ON COLUMN ops.artifacts.artifact_type IS 'image, sbom, provenance, build_log, evidence';
+COMMENT ON COLUMN ops.artifacts.storage_path IS 's3://bucket/key or registry/image@digest';
+COMMENT ON COLUMN ops.artifacts.digest IS 'sha256:<hex> of the bytes';
+COMMENT ON COLUMN ops.artifacts.size_bytes IS 'Bytes';
+COMMENT ON COLUMN ops.artifacts.metadata IS 'Details';
+COMMENT ON COLUMN ops.artifacts.created_at IS 'When it was recorded';
+
+COMMENT ON TABLE ops.run_queue IS 'Queued runs: which may be claimed, which are blocked by their environment, which start later';
+COMMENT ON COLUMN ops.run_queue.run_id IS 'Run';
+COMMENT ON COLUMN ops.run_queue.env_id IS 'Environment';
+COMMENT ON COLUMN ops.run_queue.priority IS 'Higher first';
+COMMENT ON COLUMN ops.run_queue.available_at IS 'Earliest claim';
+COMMENT ON COLUMN ops.run_queue.state IS 'ready, blocked, later';
+
+COMMENT ON TABLE ops.run_slots IS 'Active runs; the primary key holds the limit of active runs per environment';
+COMMENT ON COLUMN ops.run_slots.env_id IS 'Environment';
+COMMENT ON COLUMN ops.run_slots.slot_no IS '1 to max_active_runs';
+COMMENT ON COLUMN ops.run_slots.run_id IS 'Run';
+COMMENT ON COLUMN ops.run_slots.worker_id IS 'Worker that holds the claim';
+COMMENT ON COLUMN ops.run_slots.cancel_requested IS 'A cancel request that the worker has not been told of';
+
+COMMENT ON TABLE ops.workers IS 'Workers: each life of the worker of this server, and workers outside the server';
+COMMENT ON COLUMN ops.workers.worker_id IS 'Identity';
+COMMENT ON COLUMN ops.workers.kind IS 'server or external';
+COMMENT ON COLUMN ops.workers.lock_key IS 'Advisory lock that a living worker of this server holds';
+COMMENT ON COLUMN ops.workers.pid IS 'Process';
+COMMENT ON COLUMN ops.workers.started_at IS 'First sign of life';
+COMMENT ON COLUMN ops.workers.stopped_at IS 'When it was found dead';
+
+COMMENT ON TABLE ops.armed_identity IS 'Identity of the database in which the worker may act';
+COMMENT ON COLUMN ops.armed_identity.only_row IS 'There is one row';
+COMMENT ON COLUMN ops.armed_identity.system_identifier IS 'Server';
+COMMENT ON COLUMN ops.armed_identity.database_oid IS 'Database';
+COMMENT ON COLUMN ops.armed_identity.armed_at IS 'When it was armed';
+COMMENT ON COLUMN ops.armed_identity.armed_by IS 'Who armed it';
+COMMENT ON COLUMN ops.armed_identity.disarmed_because IS 'Not null: the worker stays idle for this reason';

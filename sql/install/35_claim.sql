@@ -1,0 +1,124 @@
+-- The one rule by which runs are claimed, for the worker of this server and for workers outside.
+--
+-- It waits for nobody: what another session holds is passed over and stays ready. Blocked runs are never walked over: a run
+-- is examined when it arrives and again when a slot of its environment is given back.
+CREATE FUNCTION ops._claim_runs(p_worker_id text, p_limit int, p_claimed_role name DEFAULT NULL, p_lease interval DEFAULT NULL)
+  RETURNS SETOF ops.runs
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  -- The tables are small at one time and large at another; a plan made when they were small must not read them whole.
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+  v_left int := p_limit;
+  v_window int := p_limit;
+  v_runs text[];         -- candidates in claim order ...
+  v_envs text[];         -- ... and their environments
+  v_open_envs text[];    -- environments in which no other session claims
+  v_still_queued text[]; -- candidates that no other session changes
+  v_won text[];
+  v_claimed text[] := '{}';
+  v_rest text[];
+  v_rest_envs text[];
+  v_full_envs text[];
+  v_busy_envs text[] := '{}';
+BEGIN
+  UPDATE ops.run_queue q SET state = 'ready'
+    FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
+           ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) due
+   WHERE q.run_id = due.run_id;
+
+  FOR v_round IN 1 .. 64 LOOP
+    SELECT array_agg(c.run_id), array_agg(c.env_id) INTO v_runs, v_envs
+      FROM (SELECT q.run_id, q.env_id FROM ops.run_queue q
+             WHERE q.state = 'ready' AND q.env_id <> ALL (v_busy_envs)
+             ORDER BY q.priority DESC, q.available_at, q.run_id LIMIT v_window FOR UPDATE SKIP LOCKED) c;
+    EXIT WHEN v_runs IS NULL;
+
+    -- Claims of one environment take turns by its row, so that two of them never want the same slot number.
+    SELECT coalesce(array_agg(e.env_id), '{}') INTO v_open_envs
+      FROM (SELECT e.env_id FROM ops.environments e WHERE e.env_id = ANY (v_envs) FOR NO KEY UPDATE SKIP LOCKED) e;
+    SELECT coalesce(array_agg(r.run_id), '{}') INTO v_still_queued
+      FROM (SELECT r.run_id FROM ops.runs r WHERE r.run_id = ANY (v_runs) AND r.status = 'queued' FOR UPDATE SKIP LOCKED) r;
+
+    WITH wanted AS (
+      SELECT w.run_id, w.env_id, w.place, row_number() OVER (PARTITION BY w.env_id ORDER BY w.place) AS turn
+        FROM unnest(v_runs, v_envs) WITH ORDINALITY AS w(run_id, env_id, place)
+       WHERE w.run_id = ANY (v_still_queued) AND w.env_id = ANY (v_open_envs)),
+    free AS (
+      SELECT e.env_id, n.slot_no, row_number() OVER (PARTITION BY e.env_id ORDER BY n.slot_no) AS turn,
+             e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = e.env_id) AS slots
+        FROM ops.environments e
+       CROSS JOIN LATERAL generate_series(1, e.max_active_runs) AS n(slot_no)
+       WHERE e.env_id = ANY (v_open_envs)
+         AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = e.env_id AND s.slot_no = n.slot_no)),
+    taken AS (
+      INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
+      SELECT w.env_id, f.slot_no, w.run_id, p_worker_id
+        FROM wanted w JOIN free f ON f.env_id = w.env_id AND f.turn = w.turn AND f.turn <= f.slots
+       ORDER BY w.place LIMIT v_left
+      ON CONFLICT DO NOTHING RETURNING run_id)
+    SELECT coalesce(array_agg(t.run_id), '{}') INTO v_won FROM taken t;
+    DELETE FROM ops.run_queue q WHERE q.run_id = ANY (v_won);
+    v_claimed := v_claimed || v_won;
+    v_left := v_left - cardinality(v_won);
+    EXIT WHEN v_left <= 0;
+
+    SELECT array_agg(w.run_id), array_agg(DISTINCT w.env_id) INTO v_rest, v_rest_envs
+      FROM unnest(v_runs, v_envs) AS w(run_id, env_id) WHERE w.run_id <> ALL (v_won);
+    CONTINUE WHEN v_rest IS NULL;
+    -- Full only where every active run can be locked: one that is ending right now is locked by the other session. And one
+    -- that ends from now on waits for this transaction and then finds its successor blocked.
+    SELECT coalesce(array_agg(f.env_id), '{}') INTO v_full_envs
+      FROM (SELECT a.env_id, count(*) AS active
+              FROM (SELECT s.env_id FROM ops.run_slots s JOIN ops.runs r ON r.run_id = s.run_id
+                     WHERE s.env_id = ANY (v_rest_envs) AND s.env_id = ANY (v_open_envs)
+                       AND (r.status IN ('claimed', 'running') OR r.run_id = ANY (v_claimed))
+                     ORDER BY s.env_id, s.slot_no FOR SHARE OF r SKIP LOCKED) a
+             GROUP BY a.env_id) f
+      JOIN ops.environments e ON e.env_id = f.env_id AND f.active >= e.max_active_runs;
+    UPDATE ops.run_queue q SET state = 'blocked' WHERE q.run_id = ANY (v_rest) AND q.env_id = ANY (v_full_envs);
+    SELECT v_busy_envs || coalesce(array_agg(u.env_id), '{}') INTO v_busy_envs
+      FROM unnest(v_rest_envs) AS u(env_id) WHERE u.env_id <> ALL (v_full_envs);
+    v_window := least(2 * v_window, 1000);
+  END LOOP;
+  IF v_runs IS NOT NULL AND v_left > 0 THEN
+    PERFORM ops._ring(true, false, false);  -- more are ready than were examined
+  END IF;
+
+  IF cardinality(v_claimed) > 0 THEN
+    RETURN QUERY
+      UPDATE ops.runs r
+         SET status = 'claimed', claimed_by = p_worker_id, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(),
+             attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp()), claimed_role = p_claimed_role,
+             lease_until = clock_timestamp() + p_lease
+       WHERE r.run_id = ANY (v_claimed)
+      RETURNING r.*;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION ops._claim_runs(text, int, name, interval) IS
+  'Claims at most p_limit runs by priority and age, never more of an environment than max_active_runs';
+
+CREATE FUNCTION ops._promote_free_slots() RETURNS int
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+  v_promoted int;
+BEGIN
+  -- Distinct environments of blocked runs by skipping through the index, however many runs are blocked.
+  WITH RECURSIVE blocked AS (
+    (SELECT q.env_id FROM ops.run_queue q WHERE q.state = 'blocked' ORDER BY q.env_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.env_id FROM ops.run_queue q WHERE q.state = 'blocked' AND q.env_id > b.env_id ORDER BY q.env_id LIMIT 1)
+      FROM blocked b WHERE b.env_id IS NOT NULL)
+  UPDATE ops.run_queue q SET state = 'ready'
+    FROM (SELECT b.env_id, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = b.env_id) AS slots
+            FROM blocked b JOIN ops.environments e ON e.env_id = b.env_id) f
+   CROSS JOIN LATERAL (
+     SELECT n.run_id FROM ops.run_queue n WHERE n.env_id = f.env_id AND n.state = 'blocked'
+      ORDER BY n.priority DESC, n.available_at, n.run_id LIMIT greatest(f.slots, 0) FOR UPDATE SKIP LOCKED) next_run
+   WHERE q.run_id = next_run.run_id;
+  GET DIAGNOSTICS v_promoted = ROW_COUNT;
+  RETURN v_promoted;
+END
+$$;
+COMMENT ON FUNCTION ops._promote_free_slots() IS
+  'Safety check: makes blocked runs of environments with a free slot ready; returns how many';

@@ -1,0 +1,126 @@
+#include "core/host_budget.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <ctime>
+#include <string_view>
+
+#include "core/url.hpp"
+
+namespace ops {
+
+namespace {
+
+using std::chrono::seconds;
+
+constexpr Millis shortest_wait = seconds{1};
+constexpr Millis longest_wait = std::chrono::hours{1};
+constexpr Millis first_secondary_wait = seconds{60};
+
+std::string account_key(const HttpRequest& request) {
+  const auto url = parse_url(request.url);
+  std::string key = url ? url->origin() : request.url;
+  key += '|';
+  if (request.credential) key += request.credential->secret_name;
+  return key;
+}
+
+bool is_changing(Method method) {
+  return method != Method::get && method != Method::head;
+}
+
+std::optional<std::int64_t> whole_number(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Millis bounded(std::int64_t wait_seconds) {
+  constexpr std::int64_t limit = 3600;
+  return std::clamp<Millis>(seconds{std::clamp<std::int64_t>(wait_seconds, 0, limit)}, shortest_wait, longest_wait);
+}
+
+std::int64_t epoch_seconds(WallTime time) {
+  return std::chrono::duration_cast<seconds>(time.time_since_epoch()).count();
+}
+
+/// Wait told by x-ratelimit-* (GitHub) or ratelimit-* (DigitalOcean) when nothing is left.
+std::optional<Millis> used_up(const HttpResponse& response, WallTime wall_now) {
+  for (const std::string_view prefix : {"x-ratelimit-", "ratelimit-"}) {
+    const std::string name(prefix);
+    if (whole_number(response.header(name + "remaining")) != 0) continue;
+    const auto reset = whole_number(response.header(name + "reset"));
+    if (!reset) return first_secondary_wait;
+    return bounded(*reset - epoch_seconds(wall_now));
+  }
+  return std::nullopt;
+}
+
+bool speaks_of_rate_limit(std::string_view body) {
+  std::string lower(body.substr(0, 2048));
+  std::ranges::transform(lower, lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return lower.find("secondary rate limit") != std::string::npos || lower.find("rate limit") != std::string::npos ||
+         lower.find("abuse detection") != std::string::npos;
+}
+
+}  // namespace
+
+std::optional<Millis> retry_after(const HttpResponse& response, WallTime wall_now) {
+  const std::string text(response.header("retry-after"));
+  if (text.empty()) return std::nullopt;
+  if (const auto number = whole_number(text)) return bounded(*number);
+  if (text.find_first_not_of("0123456789+-.") == std::string::npos) return longest_wait;  // a number out of all range
+  std::tm parts{};
+  const char* end = strptime(text.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
+  if (end == nullptr || *end != '\0') return std::nullopt;
+  return bounded(static_cast<std::int64_t>(timegm(&parts)) - epoch_seconds(wall_now));
+}
+
+SteadyTime HostBudget::earliest(const HttpRequest& request, SteadyTime now) const {
+  const auto found = accounts_.find(account_key(request));
+  if (found == accounts_.end()) return now;
+  const Account& account = found->second;
+  return is_changing(request.method) ? std::max(account.closed_until, account.next_mutation) : account.closed_until;
+}
+
+void HostBudget::sent(const HttpRequest& request, SteadyTime now) {
+  if (!is_changing(request.method) || mutation_interval_ == Millis{0}) return;
+  accounts_[account_key(request)].next_mutation = now + mutation_interval_;
+}
+
+std::optional<SteadyTime> HostBudget::observe(const HttpRequest& request, const HttpResponse& response, SteadyTime now,
+                                              WallTime wall_now) {
+  if (response.failure != TransportFailure::none) return std::nullopt;
+  const bool may_be_throttled = response.status == 429 || response.status == 403;
+  const std::optional<Millis> asked = may_be_throttled ? retry_after(response, wall_now) : std::nullopt;
+  const std::optional<Millis> exhausted = used_up(response, wall_now);
+
+  if (!may_be_throttled) {
+    const auto found = accounts_.find(account_key(request));
+    if (found != accounts_.end()) found->second.secondary_limits_in_a_row = 0;
+    // The answer is good, but it was the last of this hour: the next request waits.
+    if (exhausted) {
+      Account& account = accounts_[account_key(request)];
+      account.closed_until = std::max(account.closed_until, now + *exhausted);
+    }
+    return std::nullopt;
+  }
+
+  Millis wait{0};
+  if (asked) {
+    wait = *asked;
+  } else if (exhausted) {
+    wait = *exhausted;
+  } else if (response.status == 429 || speaks_of_rate_limit(response.body)) {
+    const int doublings = std::min(accounts_[account_key(request)].secondary_limits_in_a_row++, 6);
+    wait = std::min<Millis>(first_secondary_wait * (1 << doublings), longest_wait);
+  } else {
+    return std::nullopt;  // a real 403
+  }
+  Account& account = accounts_[account_key(request)];
+  account.closed_until = std::max(account.closed_until, now + wait);
+  return account.closed_until;
+}
+
+}  // namespace ops

@@ -1,0 +1,323 @@
+#include "core/phase_context.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/crypto.hpp"
+#include "core/host_budget.hpp"
+#include "core/redact.hpp"
+#include "core/session_tokens.hpp"
+#include "core/url.hpp"
+
+namespace ops {
+
+namespace {
+
+constexpr int most_sends_of_an_effect = 8;
+constexpr int longest_backoff_factor = 60;
+
+/// Method and URL as they may be shown: without the query, which may hold a signature.
+std::string shown(const HttpRequest& request) {
+  const auto url = parse_url(request.url);
+  return std::string(to_string(request.method)) + ' ' + (url ? url->without_query() : redact(request.url));
+}
+
+bool is_lost(TransportFailure failure) {
+  switch (failure) {
+    case TransportFailure::dns:
+    case TransportFailure::connect:
+    case TransportFailure::timeout:
+    case TransportFailure::reset:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool is_transient_status(int status) {
+  return status == 408 || status == 425 || (status >= 500 && status <= 599);
+}
+
+std::string request_hash(const HttpRequest& request) {
+  std::string text(to_string(request.method));
+  text += '\n';
+  text += request.url;
+  text += '\n';
+  text += request.body_file ? request.body_sha256 : request.body;
+  return sha256_hex(text);
+}
+
+std::string what_came(const HttpResponse& response) {
+  if (response.failure == TransportFailure::none) return "status " + std::to_string(response.status);
+  return std::string(to_string(response.failure)) + ": " + response.failure_text;
+}
+
+}  // namespace
+
+PhaseContext::PhaseContext(const RunFacts& run, PhaseFacts& phase, const std::vector<PhaseFacts>& phases,
+                           std::vector<EffectRecord> effects, std::set<std::string> event_keys,
+                           PhaseEnvironment environment)
+    : run_(run), phase_(phase), phases_(phases), event_keys_(std::move(event_keys)), environment_(environment) {
+  for (EffectRecord& effect : effects) {
+    std::string key = effect.key;
+    journal_.emplace(std::move(key), std::move(effect));
+  }
+}
+
+const Json& PhaseContext::outcome_of_kind(std::string_view kind) const {
+  static const Json nothing = Json::object();
+  const Json* found = &nothing;
+  for (const PhaseFacts& phase : phases_)
+    if (phase.kind == kind && phase.state == PhaseState::succeeded) found = &phase.outcome;
+  return *found;
+}
+
+WallTime PhaseContext::now() const {
+  return environment_.clock.now();
+}
+SteadyTime PhaseContext::steady_now() const {
+  return environment_.clock.steady_now();
+}
+double PhaseContext::random() {
+  return environment_.random.uniform();
+}
+std::shared_ptr<ScratchFile> PhaseContext::scratch_file() {
+  return environment_.files.create();
+}
+
+bool PhaseContext::has_writes() const {
+  return !writes_.events.empty() || !writes_.effects.empty() || !writes_.artifacts.empty() ||
+         !writes_.remembered.empty();
+}
+
+// Requests ---------------------------------------------------------------------------------------------------------
+
+Coroutine<> PhaseContext::admit(const HttpRequest& request) {
+  for (;;) {
+    const SteadyTime now = steady_now();
+    const SteadyTime earliest = environment_.budget.earliest(request, now);
+    if (earliest <= now) break;
+    co_await sleep_until(earliest);
+  }
+  environment_.budget.sent(request, steady_now());
+}
+
+Coroutine<HttpResponse> PhaseContext::send(HttpRequest request) {
+  pending_ = SendCommand{std::move(request)};
+  co_await CommandAwaiter(*this);
+  co_return std::move(response_);
+}
+
+Millis PhaseContext::backoff(int attempt) {
+  const int doubled = 1 << std::min(attempt - 1, 10);
+  const Millis longest = environment_.retry_delay * std::min(doubled, longest_backoff_factor);
+  return Millis{static_cast<Millis::rep>(static_cast<double>(longest.count()) * (0.5 + 0.5 * random()))};
+}
+
+void PhaseContext::throw_if_permanent(const HttpRequest& request, const HttpResponse& response) const {
+  const std::string where = shown(request);
+  switch (response.failure) {
+    case TransportFailure::refused_by_rule:
+      throw PhaseError("refused_by_rule", where + " was not sent: " + response.failure_text,
+                       "List the host in ops_runner.allowed_hosts if it is meant to be called, or correct the "
+                       "environment's config.");
+    case TransportFailure::secret_missing:
+      throw MustWait(
+          "secret:" + (request.credential ? request.credential->secret_name : std::string()),
+          where + " needs a secret that does not exist: " + response.failure_text,
+          "Create it in the vault or as a file in ops_runner.secrets_directory; the run then goes on by itself.");
+    case TransportFailure::secret_malformed:
+      throw PhaseError("secret_malformed", where + " was not sent: " + response.failure_text,
+                       "Store the secret in the form that the README gives for its kind, then retry the run.");
+    case TransportFailure::tls:
+      throw PhaseError(
+          "tls_failed", where + " was not sent: " + response.failure_text,
+          "The service's certificate must be valid for its name and issued by a CA of ops_runner.ca_file or "
+          "of the system.");
+    case TransportFailure::too_large:
+      throw PhaseError("bad_response", where + " answered with too much: " + response.failure_text,
+                       "Check that the URL is the service's API and not a download or a page.");
+    case TransportFailure::protocol:
+      throw PhaseError("bad_response", where + " did not answer in HTTP: " + response.failure_text,
+                       "Check that the URL and port are those of the service.");
+    case TransportFailure::scratch_file:
+      throw PhaseError("disk_full", where + ": " + response.failure_text,
+                       "Free space in the server's temporary directory, then retry the run.");
+    default:
+      return;
+  }
+}
+
+Coroutine<HttpResponse> PhaseContext::request_once(HttpRequest request) {
+  co_await admit(request);
+  HttpRequest copy = request;
+  HttpResponse response = co_await send(std::move(copy));
+  environment_.budget.observe(request, response, steady_now(), now());
+  co_return response;
+}
+
+Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy policy) {
+  const SteadyTime give_up = steady_now() + policy.give_up_after;
+  for (int attempt = 1;;) {
+    co_await admit(request);
+    HttpRequest copy = request;
+    HttpResponse response = co_await send(std::move(copy));
+    throw_if_permanent(request, response);
+
+    if (const auto closed_until = environment_.budget.observe(request, response, steady_now(), now())) {
+      const auto wait = std::chrono::duration_cast<std::chrono::seconds>(*closed_until - steady_now()).count();
+      if (*closed_until > give_up)
+        throw PhaseError("rate_limited",
+                         shown(request) + " is rate limited for another " + std::to_string(wait) +
+                             " s, longer than this phase waits",
+                         "Retry the run later, or give the credential a higher limit.");
+      event(Level::warn, "rate limited by the service; going on in " + std::to_string(wait) + " s",
+            {{"request", shown(request)}, {"status", response.status}, {"wait_s", wait}});
+      continue;  // admit() waits; a throttled request had no effect and is no attempt
+    }
+
+    const bool transient = is_lost(response.failure) || is_transient_status(response.status) ||
+                           (policy.retry_not_found && response.status == 404);
+    if (!transient) co_return response;
+
+    Millis wait = backoff(attempt);
+    if (const auto asked = retry_after(response, now())) wait = std::max(wait, *asked);
+    if (attempt >= policy.max_attempts || steady_now() + wait > give_up)
+      throw PhaseError(
+          "service_unavailable",
+          shown(request) + " failed " + std::to_string(attempt) + " times, the last time with " + what_came(response),
+          "Look at the service's status page and at the network between this server and the service, then "
+          "retry the run.",
+          {{"attempts", attempt}, {"status", response.status}});
+    event(Level::debug, shown(request) + " failed with " + what_came(response) + "; trying again",
+          {{"attempt", attempt}, {"wait_ms", wait.count()}});
+    ++attempt;
+    co_await sleep(wait);
+  }
+}
+
+// Effects ----------------------------------------------------------------------------------------------------------
+
+const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
+  const auto found = journal_.find(key);
+  return found == journal_.end() ? nullptr : &found->second;
+}
+
+void PhaseContext::settle(EffectRecord& entry, EffectState state, Json outcome) {
+  entry.state = state;
+  entry.outcome = std::move(outcome);
+  for (EffectRecord& written : writes_.effects)
+    if (written.key == entry.key) {
+      written = entry;
+      return;
+    }
+  writes_.effects.push_back(entry);
+}
+
+/// What became of a request whose answer is unknown: its outcome, or nothing when it may be sent (again).
+Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const EffectSpec& spec) {
+  if (spec.kind == EffectKind::repeatable) co_return std::nullopt;
+  if (spec.kind == EffectKind::unkeyed) {
+    settle(entry, EffectState::needs_decision);
+    throw MustWait("decision", "it is unknown whether " + entry.target + " (" + spec.key + ") took effect",
+                   "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
+  }
+  if (entry.state != EffectState::uncertain) settle(entry, EffectState::uncertain);
+  event(Level::warn,
+        "the answer to " + entry.target + " is unknown; looking for its effect before anything is sent again",
+        {{"effect", spec.key}, {"attempt", entry.attempt}});
+  std::optional<Json> found = co_await spec.look();
+  if (found) {
+    settle(entry, EffectState::done, *found);
+    event(Level::info, "the effect of " + entry.target + " was found and adopted", {{"effect", spec.key}});
+  } else {
+    settle(entry, EffectState::absent);
+    event(Level::info, "the effect of " + entry.target + " is proven absent", {{"effect", spec.key}});
+  }
+  co_return found;
+}
+
+Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
+  EffectRecord fresh{phase_.name, spec.key, spec.kind, EffectState::absent, 0, shown(spec.request), {}, {}};
+  EffectRecord& entry = journal_.try_emplace(spec.key, std::move(fresh)).first->second;
+  if (entry.state == EffectState::done) co_return entry.outcome;
+  if (entry.state == EffectState::needs_decision)
+    throw MustWait("decision", "it is unknown whether " + entry.target + " (" + spec.key + ") took effect",
+                   "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
+  if (entry.state == EffectState::intended || entry.state == EffectState::uncertain) {
+    std::optional<Json> found = co_await recover(entry, spec);
+    if (found) co_return *found;
+  }
+
+  for (int attempt = 1;; ++attempt) {
+    co_await admit(spec.request);
+    if (refuse_effects_) co_await sleep_until(SteadyTime::max());
+    entry.request_hash = request_hash(spec.request);
+    entry.attempt += 1;
+    settle(entry, EffectState::intended);
+    effect_in_flight_ = true;
+    HttpRequest copy = spec.request;
+    HttpResponse response = co_await send(std::move(copy));  // leaves after the intent has committed
+    effect_in_flight_ = false;
+
+    const bool never_left = response.failure != TransportFailure::none && !response.request_sent;
+    if (never_left) settle(entry, EffectState::absent);
+    if (never_left || response.failure == TransportFailure::secret_missing) throw_if_permanent(spec.request, response);
+
+    const bool throttled = environment_.budget.observe(spec.request, response, steady_now(), now()).has_value();
+    if (throttled) {
+      settle(entry, EffectState::absent);
+      event(Level::warn, "rate limited by the service; " + spec.key + " is sent later",
+            {{"request", entry.target}, {"status", response.status}});
+    } else if (!never_left) {
+      EffectVerdict verdict = EffectVerdict::ambiguous();
+      if (response.failure == TransportFailure::none && !is_transient_status(response.status))
+        verdict = spec.interpret(response);
+      if (verdict.meaning == EffectVerdict::Meaning::done) {
+        settle(entry, EffectState::done, verdict.outcome);
+        co_return std::move(verdict.outcome);
+      }
+      if (verdict.meaning == EffectVerdict::Meaning::rejected) {
+        settle(entry, EffectState::absent);
+        throw *verdict.error;
+      }
+      std::optional<Json> found = co_await recover(entry, spec);
+      if (found) co_return *found;
+    }
+
+    if (attempt >= most_sends_of_an_effect)
+      throw PhaseError(
+          "service_unavailable",
+          entry.target + " failed " + std::to_string(attempt) + " times, the last time with " + what_came(response),
+          "Look at the service's status page and at the network between this server and the service, then "
+          "retry the run.");
+    if (!throttled) co_await sleep(backoff(attempt));
+  }
+}
+
+// Records ----------------------------------------------------------------------------------------------------------
+
+std::optional<Json> PhaseContext::recall(std::string_view key) const {
+  const auto found = phase_.remembered.find(key);
+  if (found == phase_.remembered.end()) return std::nullopt;
+  return *found;
+}
+
+Json PhaseContext::remember(std::string key, Json value) {
+  const auto found = phase_.remembered.find(key);
+  if (found != phase_.remembered.end()) return *found;
+  phase_.remembered[key] = value;
+  writes_.remembered[std::move(key)] = value;
+  return value;
+}
+
+void PhaseContext::event(Level level, std::string message, Json payload, std::string once) {
+  if (!once.empty() && !event_keys_.insert(once).second) return;
+  writes_.events.push_back({level, redact(message), redact_json(payload), phase_.name, std::move(once), now()});
+}
+
+void PhaseContext::artifact(ArtifactRecord record) {
+  writes_.artifacts.push_back(std::move(record));
+}
+
+}  // namespace ops

@@ -1,0 +1,65 @@
+// The transport: libcurl's multi interface behind the Transport port. All its sockets are in one epoll descriptor, so
+// that the owner can wait for it together with everything else. Nothing here blocks, and nothing the network sends can
+// throw.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/host_rules.hpp"
+#include "core/ports.hpp"
+
+namespace ops {
+
+class HttpClient final : public Transport {
+ public:
+  struct Settings {
+    HostRules rules;
+    std::string ca_file;  ///< empty: the system's authorities
+    std::string user_agent;
+    std::size_t max_connections_per_host = 50;
+  };
+
+  /// Initialises libcurl: only in the process that uses it, never before a fork.
+  HttpClient(Settings settings, SecretSource& secrets, const Clock& clock);
+  ~HttpClient() override;
+  HttpClient(const HttpClient&) = delete;
+  HttpClient& operator=(const HttpClient&) = delete;
+
+  /// After a change of settings; transfers in flight keep theirs.
+  void configure(Settings settings);
+
+  /// One epoll descriptor; readable when advance() has something to do.
+  int wait_descriptor() const noexcept { return epoll_; }
+  /// When advance() wants to be called at the latest; nothing: only the descriptor brings work.
+  std::optional<Millis> timeout() const;
+  /// Does what is ready.
+  void advance();
+
+  void start(TransferId id, HttpRequest request) override;
+  void abandon(TransferId id) override;
+  std::vector<FinishedTransfer> take_finished() override;
+  std::size_t in_flight() const override { return transfers_.size(); }
+
+ private:
+  class Transfer;
+  struct Callbacks;
+
+  void finish(TransferId id, HttpResponse response);
+  void collect();
+
+  std::shared_ptr<const Settings> settings_;
+  SecretSource& secrets_;
+  const Clock& clock_;
+  int epoll_ = -1;
+  void* multi_ = nullptr;
+  std::optional<SteadyTime> curl_deadline_;
+  std::map<TransferId, std::unique_ptr<Transfer>> transfers_;
+  std::vector<FinishedTransfer> finished_;
+};
+
+}  // namespace ops

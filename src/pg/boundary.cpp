@@ -1,0 +1,22 @@
+#include <algorithm>
+#include <cstring>
+
+#include "pg/boundary.hpp"
+
+namespace ops::pg::detail {
+
+void copy_cut(char* to, std::size_t size, const char* from) noexcept {
+  const std::size_t length = std::min(std::strlen(from), size - 1);
+  std::memcpy(to, from, length);
+  to[length] = '\0';
+}
+
+void raise(const Raise& raise) {
+  if (raise.server_error != nullptr) ReThrowError(raise.server_error);
+  ereport(ERROR, (errcode(raise.sqlstate), errmsg_internal("%s", raise.message),
+                  raise.detail[0] != '\0' ? errdetail_internal("%s", raise.detail) : 0,
+                  raise.hint[0] != '\0' ? errhint("%s", raise.hint) : 0));
+  pg_unreachable();
+}
+
+}  // namespace ops::pg::detail

@@ -1,0 +1,428 @@
+#include "pg/run_store.hpp"
+
+#include <map>
+#include <stdexcept>
+#include <utility>
+
+#include "core/json.hpp"
+
+#include "pg/transaction.hpp"
+
+#include "pg/boundary.hpp"
+
+namespace ops::pg {
+
+namespace {
+
+// Statements ---------------------------------------------------------------------------------------------------------
+// Every operator and function is found in pg_catalog first: the worker pins its search_path.
+
+Statement claim_statement(R"sql(
+  SELECT run_id, claim_token, attempt, status FROM ops._claim_runs($1, $2))sql");
+
+// A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
+// together with the run.
+Statement facts_statement(R"sql(
+  SELECT r.run_id, r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
+         r.cancel_requested_at IS NOT NULL, r.cancel_reason
+    FROM ops.runs r
+    JOIN ops.environments e ON e.env_id = r.env_id
+    JOIN ops.projects p ON p.project_id = r.project_id
+   WHERE r.run_id = ANY($1))sql");
+
+Statement bury_statement(R"sql(
+  UPDATE ops.workers w SET stopped_at = clock_timestamp()
+   WHERE w.kind = 'server' AND w.stopped_at IS NULL AND w.worker_id <> $1 AND pg_try_advisory_xact_lock(w.lock_key))sql");
+
+// After bury_statement: a dead worker's last commit may be newer than the snapshot that found its lock free.
+Statement take_slots_statement(R"sql(
+  UPDATE ops.run_slots s SET worker_id = $1, cancel_requested = false
+   WHERE s.run_id <> ALL ($2)
+     AND s.worker_id IN (SELECT w.worker_id FROM ops.workers w
+                          WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
+  RETURNING s.run_id)sql");
+
+Statement take_runs_statement(R"sql(
+  UPDATE ops.runs r
+     SET claimed_by = $1, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(), attempt = r.attempt + 1
+   WHERE r.run_id = ANY($2) AND r.status IN ('claimed', 'running')
+  RETURNING r.run_id, r.claim_token, r.attempt, r.status)sql");
+
+Statement phases_statement(R"sql(
+  SELECT run_id, phase_no, phase, kind, array_to_json(needs), config,
+         (extract(epoch FROM timeout) * 1000)::bigint, state, attempt,
+         (extract(epoch FROM started_at) * 1000000)::bigint, (extract(epoch FROM finished_at) * 1000000)::bigint,
+         remembered, outcome
+    FROM ops.run_phases WHERE run_id = ANY($1) ORDER BY run_id, phase_no)sql");
+
+Statement effects_statement(R"sql(
+  SELECT run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome
+    FROM ops.effects WHERE run_id = ANY($1))sql");
+
+Statement event_keys_statement(R"sql(
+  SELECT run_id, phase, event_key FROM ops.run_events WHERE run_id = ANY($1) AND event_key IS NOT NULL)sql");
+
+// Fenced by the claim token: a run that was taken away is not touched and not returned.
+Statement record_runs_statement(R"sql(
+  UPDATE ops.runs r
+     SET status = coalesce(i.status, r.status),
+         waiting_for = i.waiting_for,
+         finished_at = CASE WHEN i.status IN ('success', 'failed', 'cancelled') THEN clock_timestamp() END,
+         claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claim_token END,
+         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claimed_by END,
+         metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END,
+         last_seq = r.last_seq + i.events
+    FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
+                     AS u(run_id, claim_token, status, waiting_for, metadata, events)) i
+   WHERE r.run_id = i.run_id AND r.claim_token = i.claim_token::uuid AND r.status IN ('claimed', 'running')
+  RETURNING r.run_id, r.last_seq - i.events)sql");
+
+Statement record_events_statement(R"sql(
+  INSERT INTO ops.run_events (run_id, seq, level, message, payload, phase, created_at, event_key)
+  SELECT u.run_id, u.seq, u.level, u.message, u.payload::jsonb, u.phase, u.created_at, u.event_key
+    FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
+           AS u(run_id, seq, level, message, payload, phase, created_at, event_key))sql");
+
+Statement record_phases_statement(R"sql(
+  UPDATE ops.run_phases p
+     SET state = u.state, attempt = u.attempt, started_at = u.started_at, finished_at = u.finished_at,
+         remembered = CASE WHEN u.remembered IS NULL THEN p.remembered ELSE p.remembered || u.remembered::jsonb END,
+         outcome = CASE WHEN u.outcome IS NULL THEN p.outcome ELSE u.outcome::jsonb END
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[])
+           AS u(run_id, phase, state, attempt, started_at, finished_at, remembered, outcome)
+   WHERE p.run_id = u.run_id AND p.phase = u.phase)sql");
+
+Statement record_effects_statement(R"sql(
+  INSERT INTO ops.effects AS e (run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome, settled_at)
+  SELECT u.run_id, u.phase, u.effect_key, u.kind, u.state, u.attempt, u.target, u.request_hash, u.outcome::jsonb,
+         CASE WHEN u.state IN ('done', 'absent') THEN clock_timestamp() END
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[], $9::text[])
+           AS u(run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome)
+  ON CONFLICT (run_id, phase, effect_key) DO UPDATE
+     SET state = EXCLUDED.state, attempt = EXCLUDED.attempt, target = EXCLUDED.target,
+         request_hash = EXCLUDED.request_hash, outcome = EXCLUDED.outcome, settled_at = EXCLUDED.settled_at,
+         intended_at = CASE WHEN EXCLUDED.attempt > e.attempt THEN EXCLUDED.intended_at ELSE e.intended_at END)sql");
+
+Statement record_artifacts_statement(R"sql(
+  INSERT INTO ops.artifacts (run_id, artifact_type, storage_path, digest, size_bytes, metadata)
+  SELECT u.run_id, u.artifact_type, u.storage_path, u.digest, u.size_bytes, u.metadata::jsonb
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[])
+           AS u(run_id, artifact_type, storage_path, digest, size_bytes, metadata)
+  ON CONFLICT (run_id, artifact_type, storage_path) DO UPDATE
+     SET digest = EXCLUDED.digest, size_bytes = EXCLUDED.size_bytes, metadata = EXCLUDED.metadata)sql");
+
+Statement cancel_statement(R"sql(
+  WITH told AS (
+    UPDATE ops.run_slots SET cancel_requested = false WHERE worker_id = $1 AND cancel_requested RETURNING run_id)
+  SELECT r.run_id, r.cancel_reason FROM ops.runs r JOIN told USING (run_id))sql");
+
+Statement safety_statement(R"sql(
+  SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
+         ops._promote_free_slots() > 0
+           OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'ready')
+           OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'later' AND available_at <= clock_timestamp()),
+         EXISTS (SELECT FROM ops.run_slots WHERE worker_id = $1 AND cancel_requested),
+         (SELECT greatest(0, ceil(extract(epoch FROM min(available_at) - clock_timestamp()) * 1000))::bigint
+            FROM ops.run_queue WHERE state = 'later'),
+         (SELECT count(*) FROM ops.run_slots s JOIN ops.workers w USING (worker_id)
+           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1)))sql");
+
+Statement missing_secrets_statement(R"sql(
+  SELECT DISTINCT substr(waiting_for, 8) FROM ops.runs WHERE waiting_for LIKE 'secret:%')sql");
+
+Statement requeue_statement(R"sql(
+  UPDATE ops.runs SET status = 'queued', waiting_for = NULL WHERE waiting_for = 'secret:' || $1)sql");
+
+// Rows to values -----------------------------------------------------------------------------------------------------
+
+Json json_of(const std::optional<std::string>& text) {
+  if (!text) return nullptr;
+  Json parsed = Json::parse(*text, nullptr, false);
+  return parsed.is_discarded() ? Json(nullptr) : parsed;
+}
+
+std::optional<WallTime> time_of(const std::optional<std::string>& microseconds) {
+  if (!microseconds) return std::nullopt;
+  return WallTime{std::chrono::microseconds{std::stoll(*microseconds)}};
+}
+
+/// Runs of a claim or a take-over, with what their phases need to know.
+std::vector<ClaimedRun> read_runs(const Rows& claims) {
+  std::vector<ClaimedRun> runs(claims.size());
+  if (runs.empty()) return runs;
+  std::map<std::string, ClaimedRun*> by_id;
+  TextColumn ids;
+  for (std::size_t i = 0; i < claims.size(); ++i) {
+    ClaimedRun& run = runs[i];
+    run.facts.run_id = claims.text(i, 0);
+    run.claim_token = claims.text(i, 1);
+    run.facts.attempt = static_cast<int>(claims.integer(i, 2));
+    run.status = run_status_from(claims.text(i, 3)).value_or(RunStatus::claimed);
+    by_id.emplace(run.facts.run_id, &run);
+    ids.emplace_back(run.facts.run_id);
+  }
+  const Rows rows = facts_statement.run({std::move(ids)});
+  // A claim without its facts would be held for ever and performed by nobody: better none at all.
+  if (rows.size() != runs.size())
+    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(runs.size()) +
+                             " claimed runs could be read");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    ClaimedRun& run = *by_id.at(rows.text(i, 0));
+    run.facts.project_id = rows.text(i, 1);
+    run.facts.env_id = rows.text(i, 2);
+    run.facts.env_type = rows.text(i, 3);
+    run.facts.repo_slug = rows.text(i, 4);
+    run.facts.odoo_version = rows.text(i, 5);
+    run.facts.git_sha = rows.text(i, 6);
+    run.facts.git_ref = rows.text(i, 7);
+    run.facts.metadata = json_of(rows.at(i, 8));
+    run.cancel_requested = rows.is_true(i, 9);
+    run.cancel_reason = rows.text(i, 10);
+  }
+  return runs;
+}
+
+/// Adds phases, and for runs with an earlier life effects and event keys.
+void read_history(std::vector<ClaimedRun>& runs) {
+  if (runs.empty()) return;
+  std::map<std::string, ClaimedRun*> by_id;
+  TextColumn all;
+  TextColumn with_history;
+  for (ClaimedRun& run : runs) {
+    by_id.emplace(run.facts.run_id, &run);
+    all.emplace_back(run.facts.run_id);
+    if (run.facts.attempt > 1) with_history.emplace_back(run.facts.run_id);
+  }
+  const Rows phases = phases_statement.run({all});
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    PhaseFacts phase;
+    phase.phase_no = static_cast<int>(phases.integer(i, 1));
+    phase.name = phases.text(i, 2);
+    phase.kind = phases.text(i, 3);
+    for (const Json& need : json_of(phases.at(i, 4))) phase.needs.push_back(need.get<std::string>());
+    phase.config = json_of(phases.at(i, 5));
+    phase.timeout = Millis{phases.integer(i, 6)};
+    phase.state = phase_state_from(phases.text(i, 7)).value_or(PhaseState::pending);
+    phase.attempt = static_cast<int>(phases.integer(i, 8));
+    phase.started_at = time_of(phases.at(i, 9));
+    phase.finished_at = time_of(phases.at(i, 10));
+    phase.remembered = json_of(phases.at(i, 11));
+    phase.outcome = json_of(phases.at(i, 12));
+    by_id.at(phases.text(i, 0))->phases.push_back(std::move(phase));
+  }
+  if (with_history.empty()) return;
+  const Rows effects = effects_statement.run({with_history});
+  for (std::size_t i = 0; i < effects.size(); ++i) {
+    EffectRecord effect;
+    effect.phase = effects.text(i, 1);
+    effect.key = effects.text(i, 2);
+    effect.kind = effect_kind_from(effects.text(i, 3)).value_or(EffectKind::unkeyed);
+    effect.state = effect_state_from(effects.text(i, 4)).value_or(EffectState::uncertain);
+    effect.attempt = static_cast<int>(effects.integer(i, 5));
+    effect.target = effects.text(i, 6);
+    effect.request_hash = effects.text(i, 7);
+    effect.outcome = json_of(effects.at(i, 8));
+    by_id.at(effects.text(i, 0))->effects.push_back(std::move(effect));
+  }
+  const Rows keys = event_keys_statement.run({with_history});
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    by_id.at(keys.text(i, 0))->event_keys.emplace_back(keys.text(i, 1), keys.text(i, 2));
+}
+
+// Values to columns --------------------------------------------------------------------------------------------------
+
+std::optional<std::string> or_null(const std::string& text) {
+  return text.empty() ? std::nullopt : std::optional(text);
+}
+std::optional<std::string> or_null(const Json& json) {
+  return json.is_null() ? std::nullopt : std::optional(dump_json(json));
+}
+
+class RunTransaction final : public StoreTransaction {
+ public:
+  explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
+
+  std::vector<ClaimedRun> claim(int limit) override {
+    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
+    read_history(runs);
+    return runs;
+  }
+
+  std::set<std::string> record(const std::vector<RunWrites>& writes) override {
+    const std::map<std::string, std::int64_t> base = record_runs(writes);
+    std::set<std::string> lost;
+    for (const RunWrites& write : writes)
+      if (!base.contains(write.run_id)) lost.insert(write.run_id);
+    record_events(writes, base);
+    record_phases(writes, base);
+    record_effects(writes, base);
+    record_artifacts(writes, base);
+    return lost;
+  }
+
+  std::vector<CancelRequest> cancel_requests() override {
+    const Rows rows = cancel_statement.run({worker_id_});
+    std::vector<CancelRequest> requests;
+    for (std::size_t i = 0; i < rows.size(); ++i) requests.push_back({rows.text(i, 0), rows.text(i, 1)});
+    return requests;
+  }
+
+  void commit(bool flush) override { transaction_.commit(flush); }
+
+ private:
+  using Base = std::map<std::string, std::int64_t>;
+
+  /// Returns, per run that is still ours, the seq before its first new event.
+  static Base record_runs(const std::vector<RunWrites>& writes) {
+    TextColumn run_id, claim_token, status, waiting_for, metadata;
+    IntColumn events;
+    for (const RunWrites& write : writes) {
+      run_id.emplace_back(write.run_id);
+      claim_token.emplace_back(write.claim_token);
+      status.push_back(write.status ? std::optional(std::string(to_string(*write.status))) : std::nullopt);
+      waiting_for.push_back(write.status == RunStatus::waiting ? or_null(write.waiting_for) : std::nullopt);
+      metadata.push_back(or_null(write.metadata));
+      events.push_back(static_cast<std::int32_t>(write.events.size()));
+    }
+    const Rows rows = record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status),
+                                                 std::move(waiting_for), std::move(metadata), std::move(events)});
+    Base base;
+    for (std::size_t i = 0; i < rows.size(); ++i) base.emplace(rows.text(i, 0), rows.integer(i, 1));
+    return base;
+  }
+
+  static void record_events(const std::vector<RunWrites>& writes, const Base& base) {
+    TextColumn run_id, level, message, payload, phase, event_key;
+    IntColumn seq;
+    TimeColumn created_at;
+    for (const RunWrites& write : writes) {
+      const auto ours = base.find(write.run_id);
+      if (ours == base.end()) continue;
+      std::int64_t number = ours->second;
+      for (const EventRecord& event : write.events) {
+        run_id.emplace_back(write.run_id);
+        seq.push_back(static_cast<std::int32_t>(++number));
+        level.emplace_back(std::string(to_string(event.level)));
+        message.emplace_back(clean_text(event.message));
+        payload.emplace_back(dump_json(event.payload));
+        phase.push_back(or_null(event.phase));
+        created_at.emplace_back(event.created_at);
+        event_key.push_back(or_null(event.once));
+      }
+    }
+    if (run_id.empty()) return;
+    record_events_statement.run({std::move(run_id), std::move(seq), std::move(level), std::move(message),
+                                 std::move(payload), std::move(phase), std::move(created_at), std::move(event_key)});
+  }
+
+  static void record_phases(const std::vector<RunWrites>& writes, const Base& base) {
+    TextColumn run_id, phase, state, remembered, outcome;
+    IntColumn attempt;
+    TimeColumn started_at, finished_at;
+    for (const RunWrites& write : writes) {
+      if (!base.contains(write.run_id)) continue;
+      for (const PhaseWrite& change : write.phases) {
+        run_id.emplace_back(write.run_id);
+        phase.emplace_back(change.name);
+        state.emplace_back(std::string(to_string(change.state)));
+        attempt.push_back(change.attempt);
+        started_at.push_back(change.started_at);
+        finished_at.push_back(change.finished_at);
+        remembered.push_back(or_null(change.remembered));
+        outcome.push_back(or_null(change.outcome));
+      }
+    }
+    if (run_id.empty()) return;
+    record_phases_statement.run({std::move(run_id), std::move(phase), std::move(state), std::move(attempt),
+                                 std::move(started_at), std::move(finished_at), std::move(remembered),
+                                 std::move(outcome)});
+  }
+
+  static void record_effects(const std::vector<RunWrites>& writes, const Base& base) {
+    TextColumn run_id, phase, effect_key, kind, state, target, request_hash, outcome;
+    IntColumn attempt;
+    for (const RunWrites& write : writes) {
+      if (!base.contains(write.run_id)) continue;
+      for (const EffectRecord& effect : write.effects) {
+        run_id.emplace_back(write.run_id);
+        phase.emplace_back(effect.phase);
+        effect_key.emplace_back(effect.key);
+        kind.emplace_back(std::string(to_string(effect.kind)));
+        state.emplace_back(std::string(to_string(effect.state)));
+        attempt.push_back(effect.attempt);
+        target.emplace_back(effect.target);
+        request_hash.emplace_back(effect.request_hash);
+        outcome.push_back(or_null(effect.outcome));
+      }
+    }
+    if (run_id.empty()) return;
+    record_effects_statement.run({std::move(run_id), std::move(phase), std::move(effect_key), std::move(kind),
+                                  std::move(state), std::move(attempt), std::move(target), std::move(request_hash),
+                                  std::move(outcome)});
+  }
+
+  static void record_artifacts(const std::vector<RunWrites>& writes, const Base& base) {
+    TextColumn run_id, artifact_type, storage_path, digest, metadata;
+    BigintColumn size_bytes;
+    for (const RunWrites& write : writes) {
+      if (!base.contains(write.run_id)) continue;
+      for (const ArtifactRecord& artifact : write.artifacts) {
+        run_id.emplace_back(write.run_id);
+        artifact_type.emplace_back(artifact.artifact_type);
+        storage_path.emplace_back(artifact.storage_path);
+        digest.emplace_back(artifact.digest);
+        size_bytes.push_back(artifact.size_bytes);
+        metadata.emplace_back(dump_json(artifact.metadata));
+      }
+    }
+    if (run_id.empty()) return;
+    record_artifacts_statement.run({std::move(run_id), std::move(artifact_type), std::move(storage_path),
+                                    std::move(digest), std::move(size_bytes), std::move(metadata)});
+  }
+
+  const std::string& worker_id_;
+  Transaction transaction_;
+};
+
+}  // namespace
+
+std::unique_ptr<StoreTransaction> RunStore::begin() {
+  return std::make_unique<RunTransaction>(worker_id_);
+}
+
+std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held) {
+  TextColumn known;
+  for (const std::string& run_id : held) known.emplace_back(run_id);
+  Transaction transaction("taking over runs");
+  bury_statement.run({worker_id_});
+  const Rows slots = take_slots_statement.run({worker_id_, std::move(known)});
+  TextColumn ids;
+  for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
+  std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));
+  read_history(runs);
+  transaction.commit(false);
+  return runs;
+}
+
+RunStore::SafetyReport RunStore::safety_check() {
+  Transaction transaction("safety check");
+  const Rows rows = safety_statement.run({worker_id_});
+  SafetyReport report;
+  report.registered = rows.is_true(0, 0);
+  report.queue = rows.is_true(0, 1);
+  report.cancel = rows.is_true(0, 2);
+  if (rows.at(0, 3)) report.next_due = Millis{rows.integer(0, 3)};
+  report.runs = static_cast<std::size_t>(rows.integer(0, 4));
+  const Rows secrets = missing_secrets_statement.run({});
+  for (std::size_t i = 0; i < secrets.size(); ++i) report.missing_secrets.push_back(secrets.text(i, 0));
+  transaction.commit(false);
+  return report;
+}
+
+void RunStore::requeue_waiting_for_secret(const std::string& name) {
+  Transaction transaction("requeueing runs");
+  requeue_statement.run({name});
+  transaction.commit(false);
+}
+
+}  // namespace ops::pg

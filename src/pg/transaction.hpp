@@ -1,0 +1,72 @@
+// A transaction of the worker as an object: not committed means aborted. Statements inside it go through Statement.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/run.hpp"
+
+namespace ops::pg {
+
+/// Arguments of a statement. Arrays are columns of a set, all of the same length; times are timestamptz.
+using TextColumn = std::vector<std::optional<std::string>>;
+using IntColumn = std::vector<std::int32_t>;
+using BigintColumn = std::vector<std::int64_t>;
+using TimeColumn = std::vector<std::optional<WallTime>>;
+using Argument = std::variant<std::string, std::int32_t, std::int64_t, TextColumn, IntColumn, BigintColumn, TimeColumn>;
+
+/// Rows of a result as text; nothing where the value is null.
+class Rows {
+ public:
+  Rows() = default;
+  Rows(std::size_t columns, std::vector<std::optional<std::string>> cells)
+      : columns_(columns), cells_(std::move(cells)) {}
+  std::size_t size() const { return columns_ == 0 ? 0 : cells_.size() / columns_; }
+  const std::optional<std::string>& at(std::size_t row, std::size_t column) const {
+    return cells_[row * columns_ + column];
+  }
+  /// Empty text for null.
+  std::string text(std::size_t row, std::size_t column) const { return at(row, column).value_or(std::string()); }
+  std::int64_t integer(std::size_t row, std::size_t column) const { return std::stoll(text(row, column)); }
+  bool is_true(std::size_t row, std::size_t column) const { return at(row, column) == "t"; }
+
+ private:
+  std::size_t columns_ = 0;
+  std::vector<std::optional<std::string>> cells_;
+};
+
+/// A statement prepared once per process and run any number of times.
+class Statement {
+ public:
+  explicit constexpr Statement(const char* sql) : sql_(sql) {}
+  /// Inside a Transaction only. @throws PgError
+  Rows run(const std::vector<Argument>& arguments);
+
+ private:
+  const char* sql_;
+  void* plan_ = nullptr;
+};
+
+class Transaction {
+ public:
+  /// Starts a transaction with a snapshot and opens SPI. @param what  shown in pg_stat_activity
+  explicit Transaction(const char* what);
+  ~Transaction();
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+
+  /// @param flush  wait until the commit is on disk; without it a crash may undo it, never partly
+  void commit(bool flush);
+
+ private:
+  bool open_ = true;
+};
+
+/// Aborts what an error left open. For catch blocks of the worker's loop.
+void abort_open_transaction() noexcept;
+
+}  // namespace ops::pg

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Runs the named suites, or all, fast ones first. Last line: `N passed, N failed`.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+top=$PWD
+[ $# -gt 0 ] || set -- unit layers regress isolation pgtap e2e
+logs=$(mktemp -d /tmp/ops_check.XXXXXX)
+chmod 755 "$logs"
+trap 'rm -rf "$logs"' EXIT
+# A description file beside the checkout, if there.
+[ -n "${DIGITALOCEAN_OPENAPI:-}" ] || [ ! -f ../shared/openapi/digitalocean.json ] ||
+  export DIGITALOCEAN_OPENAPI=$(realpath ../shared/openapi/digitalocean.json)
+passed=0
+failed=0
+
+# count SUITE PASSED FAILED STATUS: a suite that ran nothing has failed.
+count() {
+  local failures=$3
+  if [ "$4" -ne 0 ] && [ "$failures" -eq 0 ]; then failures=1; fi
+  if [ "$2" -eq 0 ] && [ "$failures" -eq 0 ]; then failures=1; fi
+  passed=$((passed + $2))
+  failed=$((failed + failures))
+  echo "== $1: $2 passed, $failures failed"
+  if [ "$failures" -gt 0 ]; then tail -n 120 "$logs/$1.log"; fi
+}
+matches() { grep -cE "$1" "$logs/$2.log" || true; }
+in_server() { test/run/with_server.sh "$@"; }
+pgxs_tests=$(dirname "$("${PG_CONFIG:-pg_config}" --pgxs)")/../..
+regress=$(realpath "$pgxs_tests/src/test/regress/pg_regress")
+isolation=$(realpath "$pgxs_tests/src/test/isolation/pg_isolation_regress")
+
+suite_unit() {
+  { cmake -S . -B build/unit -DCMAKE_BUILD_TYPE=Debug ${OPS_SANITIZE:+-DOPS_SANITIZE=ON} &&
+    cmake --build build/unit -j2 && build/unit/unit_tests; } > "$logs/unit.log" 2>&1
+  count unit "$(matches '^\[       OK \]' unit)" "$(matches '^\[  FAILED  \] [A-Za-z_0-9]+\.[A-Za-z_0-9]+ \(' unit)" $?
+}
+
+# Core and phases hold no reference to the server or to libcurl, in what they include and in what they link.
+suite_layers() {
+  {
+    for object in build/obj/core/*.o build/obj/phases/*.o; do
+      if nm -u "$object" | grep -E ' (curl_|SPI_|palloc|pfree|elog|ereport|errstart|errmsg|MemoryContext|LWLock|PQ)'; then
+        echo "not ok $object"
+      else
+        echo "ok $object"
+      fi
+    done
+  } > "$logs/layers.log" 2>&1
+  count layers "$(matches '^ok' layers)" "$(matches '^not ok' layers)" 0
+}
+
+# The results directory must be writable for the one who runs it: it lies in the temporary directory.
+suite_regress() {
+  in_server -c ops_runner.max_concurrent_runs=0 -- "$regress" --inputdir="$top" --outputdir="$logs" --use-existing \
+    --dbname=postgres --schedule=test/regress.schedule --bindir= --dlpath="$logs" > "$logs/regress.log" 2>&1
+  local status=$?
+  [ $status -eq 0 ] || cat "$logs/regression.diffs" >> "$logs/regress.log" 2>/dev/null
+  count regress "$(matches '(^ok |\.\.\. ok)' regress)" "$(matches '(^not ok|\.\.\. FAILED)' regress)" $status
+}
+
+suite_isolation() {
+  in_server -c ops_runner.max_concurrent_runs=0 -- "$isolation" --inputdir=test/isolation --outputdir="$logs" \
+    --use-existing --dbname=postgres --schedule=test/isolation/isolation_schedule --bindir= > "$logs/isolation.log" 2>&1
+  local status=$?
+  [ $status -eq 0 ] || cat "$logs/regression.diffs" >> "$logs/isolation.log" 2>/dev/null
+  count isolation "$(matches '(^ok |\.\.\. ok)' isolation)" "$(matches '(^not ok|\.\.\. FAILED)' isolation)" $status
+}
+
+suite_pgtap() {
+  in_server -c ops_runner.max_concurrent_runs=0 -- bash -c '
+    for file in test/pgtap/*.sql; do
+      psql -Xq -c "CREATE DATABASE tap" && psql -Xq -d tap -f "$file"; psql -Xq -c "DROP DATABASE tap"
+    done' > "$logs/pgtap.log" 2>&1
+  count pgtap "$(matches '^ *ok ' pgtap)" "$(matches '^ *(not ok|psql:.*ERROR)' pgtap)" $?
+}
+
+# A file that hangs is ended and counts as failed: its last lines tell where it stood.
+suite_e2e() {
+  for file in test/e2e/*.test.mjs; do
+    in_server -- timeout -k 10 "${OPS_FILE_SECONDS:-600}" node --test --test-reporter=tap "$file" ||
+      echo "not ok $file ended with status $?"
+  done > "$logs/e2e.log" 2>&1
+  count e2e "$(matches '^ok ' e2e)" "$(matches '^not ok ' e2e)" 0
+}
+
+case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "*)
+  if ! make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} all > "$logs/build.log" 2>&1; then
+    tail -n 60 "$logs/build.log"
+    echo "0 passed, 1 failed"
+    exit 1
+  fi ;;
+esac
+for suite in "$@"; do "suite_$suite"; done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

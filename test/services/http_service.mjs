@@ -1,0 +1,102 @@
+// An HTTP listener on loopback with scripted faults and a journal; every stand-in is one.
+import http from 'node:http';
+import { Readable } from 'node:stream';
+
+export class HttpService {
+  /** @param respond  async (request, body) -> {status, headers, body, operation, errors, key} */
+  constructor(name, journal, respond) {
+    this.name = name;
+    this.journal = journal;
+    this.respond = respond;
+    this.faults = [];
+    this.delayMs = 0;
+    this.sockets = new Set();
+    this.server = http.createServer((request, response) => this.#take(request, response));
+    this.server.keepAliveTimeout = 60_000;
+    this.server.on('connection', (socket) => {
+      this.sockets.add(socket);
+      socket.on('close', () => this.sockets.delete(socket));
+    });
+  }
+
+  async start() {
+    await new Promise((resolve) => this.server.listen(0, '127.0.0.1', resolve));
+    this.url = `http://127.0.0.1:${this.server.address().port}`;
+    return this.url;
+  }
+
+  async stop() {
+    for (const socket of this.sockets) socket.destroy();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  /**
+   * Adds a fault: {operation?, path?, times?, delayMs?, status?, headers?, body?, drop?: 'before' | 'after', hang?}.
+   * The first matching one is used, at most `times` times (default once).
+   */
+  fault(fault) {
+    this.faults.push({ times: 1, ...fault });
+  }
+
+  #matching(request, operation) {
+    const index = this.faults.findIndex(
+      (f) => (!f.operation || f.operation === operation) && (!f.path || request.url.includes(f.path)) &&
+        (!f.method || f.method === request.method));
+    if (index < 0) return null;
+    const fault = this.faults[index];
+    if (--fault.times <= 0) this.faults.splice(index, 1);
+    return fault;
+  }
+
+  async #take(request, response) {
+    const chunks = [];
+    try {
+      for await (const chunk of request) chunks.push(chunk);
+    } catch {
+      return; // the client went away
+    }
+    const body = Buffer.concat(chunks);
+    const operation = this.operationOf?.(request) ?? null;
+    const fault = this.#matching(request, operation);
+    const delay = fault?.delayMs ?? this.delayMs;
+    if (delay) await new Promise((resolve) => setTimeout(resolve, delay));
+    if (fault?.hang) return;
+    if (fault?.drop === 'before') {
+      request.socket.destroy();
+      return;
+    }
+    let answer;
+    if (fault?.status) {
+      answer = { status: fault.status, headers: fault.headers ?? {}, body: fault.body ?? '', fault: true };
+    } else {
+      try {
+        answer = await this.respond(request, body);
+      } catch (error) {
+        answer = { status: 500, body: { message: String(error?.stack ?? error) }, errors: [String(error)] };
+      }
+    }
+    this.journal.add({
+      service: this.name, operation: answer.operation ?? operation, method: request.method,
+      path: request.url.split('?')[0], status: answer.status, key: answer.key, credential: answer.credential,
+      errors: answer.errors, fault: answer.fault,
+    });
+    if (fault?.drop === 'after') {
+      request.socket.destroy();
+      return;
+    }
+    const headers = { ...answer.headers };
+    let bytes = answer.body ?? '';
+    if (bytes.blocks) {
+      response.writeHead(answer.status, { ...headers, 'content-length': bytes.bytes });
+      Readable.from(bytes.blocks).pipe(response);
+      return;
+    }
+    if (!Buffer.isBuffer(bytes) && typeof bytes !== 'string') {
+      bytes = JSON.stringify(bytes);
+      headers['content-type'] ??= 'application/json; charset=utf-8';
+    }
+    if (answer.status !== 204 && answer.status !== 304) headers['content-length'] ??= Buffer.byteLength(bytes);
+    response.writeHead(answer.status, headers);
+    response.end(request.method === 'HEAD' ? undefined : bytes);
+  }
+}

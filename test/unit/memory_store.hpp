@@ -1,0 +1,219 @@
+// What is durable, in memory: the same rules as the SQL side (claims by environment, fenced writes, take-over with a new
+// token), with hooks for crashes and, for the simulation, deliberate defects.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/ports.hpp"
+
+namespace ops::test {
+
+/// Ways to break the store. The simulation must notice each of them.
+struct StoreDefects {
+  bool forgets_intents = false;           ///< intended effects are not stored
+  bool has_no_fence = false;              ///< writes of an old claim are taken
+  bool take_over_keeps_token = false;     ///< so an old claim stays valid
+  bool take_over_forgets_effects = false;
+  bool take_over_forgets_memory = false;  ///< remembered values, the run token among them
+  bool take_over_forgets_event_keys = false;
+  bool take_over_finds_nothing = false;
+  bool take_over_takes_finished = false;
+  bool ignores_slots = false;             ///< several active runs in one environment
+  bool loses_commits = false;             ///< every tenth commit is acknowledged and lost
+  bool commits_late = false;              ///< acknowledged first, durable with the next transaction
+  bool tears_commits = false;             ///< a crash in a commit leaves half of it
+  bool loses_cancels = false;
+};
+
+class MemoryStore final : public Store {
+ public:
+  struct StoredRun {
+    ClaimedRun run;
+    std::vector<EventRecord> events;
+    std::vector<ArtifactRecord> artifacts;
+    std::vector<RunStatus> history;  ///< every status it has had
+    std::optional<WallTime> cancel_requested_at;
+    bool cancel_told = false;
+  };
+
+  std::unique_ptr<StoreTransaction> begin() override {
+    apply_late();
+    ++transactions;
+    return std::make_unique<MemoryTransaction>(*this);
+  }
+
+  void queue(ClaimedRun run) {
+    run.status = RunStatus::queued;
+    const std::string id = run.facts.run_id;
+    StoredRun& stored = runs[id];
+    stored.run = std::move(run);
+    stored.history = {RunStatus::queued};
+  }
+
+  /// As ops.cancel_run: a queued run ends at once, a running one is told to its worker.
+  void request_cancel(const std::string& run_id, WallTime now = {}) {
+    StoredRun& stored = runs.at(run_id);
+    if (is_final(stored.run.status) || stored.run.cancel_requested) return;
+    stored.run.cancel_requested = true;
+    stored.run.cancel_reason = "asked";
+    stored.cancel_requested_at = now;
+    if (stored.run.status == RunStatus::queued) set_status(stored, RunStatus::cancelled);
+  }
+
+  /// Every active run, as a new life of the worker finds it.
+  std::vector<ClaimedRun> take_over() {
+    late_.clear();  // what was not durable is gone with the old life
+    std::vector<ClaimedRun> taken;
+    if (defects.take_over_finds_nothing) return taken;
+    for (auto& [id, stored] : runs) {
+      const bool active = stored.run.status == RunStatus::claimed || stored.run.status == RunStatus::running;
+      if (active || (defects.take_over_takes_finished && is_final(stored.run.status))) taken.push_back(taken_over(id));
+    }
+    return taken;
+  }
+  ClaimedRun taken_over(const std::string& run_id) {
+    StoredRun& stored = runs.at(run_id);
+    if (!defects.take_over_keeps_token) stored.run.claim_token = "token-" + std::to_string(++tokens);
+    if (is_final(stored.run.status)) set_status(stored, RunStatus::claimed);
+    stored.run.facts.attempt += 1;
+    ClaimedRun run = stored.run;
+    if (defects.take_over_forgets_effects) run.effects.clear();
+    if (defects.take_over_forgets_memory)
+      for (PhaseFacts& phase : run.phases) phase.remembered = Json::object();
+    if (!defects.take_over_forgets_event_keys)
+      for (const EventRecord& event : stored.events)
+        if (!event.once.empty()) run.event_keys.emplace_back(event.phase, event.once);
+    return run;
+  }
+
+  std::map<std::string, StoredRun> runs;
+  StoreDefects defects;
+  int fail_commits = 0;            ///< so many commits fail from now on
+  std::set<std::string> poisoned;  ///< runs whose events cannot be stored
+  int transactions = 0;
+  int tokens = 0;
+  /// Called before (false) and after (true) a commit becomes durable; may throw to end the worker's life there.
+  std::function<void(bool)> at_commit = [](bool) {};
+
+ private:
+  static void set_status(StoredRun& stored, RunStatus status) {
+    stored.run.status = status;
+    stored.history.push_back(status);
+  }
+  void apply_late() {
+    for (auto& [id, stored] : late_) runs[id] = std::move(stored);
+    late_.clear();
+  }
+
+  class MemoryTransaction final : public StoreTransaction {
+   public:
+    explicit MemoryTransaction(MemoryStore& store) : store_(store) {}
+
+    std::vector<ClaimedRun> claim(int limit) override {
+      std::set<std::string> busy;
+      for (const auto& [id, stored] : store_.runs)
+        if (stored.run.status == RunStatus::claimed || stored.run.status == RunStatus::running)
+          busy.insert(stored.run.facts.env_id);
+      std::vector<ClaimedRun> claimed;
+      for (const auto& [id, unchanged] : store_.runs) {
+        if (static_cast<int>(claimed.size()) == limit) break;
+        if (unchanged.run.status != RunStatus::queued) continue;
+        const std::string& env_id = unchanged.run.facts.env_id;
+        if (!env_id.empty() && !store_.defects.ignores_slots && !busy.insert(env_id).second) continue;
+        StoredRun& stored = changed(id);
+        set_status(stored, RunStatus::claimed);
+        stored.run.facts.attempt += 1;
+        stored.run.claim_token = "token-" + std::to_string(++store_.tokens);
+        claimed.push_back(stored.run);
+      }
+      return claimed;
+    }
+
+    std::set<std::string> record(const std::vector<RunWrites>& writes) override {
+      std::set<std::string> lost;
+      for (const RunWrites& write : writes) {
+        StoredRun& stored = changed(write.run_id);
+        const bool fenced = stored.run.claim_token != write.claim_token || is_final(stored.run.status) ||
+                            stored.run.status == RunStatus::queued;
+        if (fenced && !store_.defects.has_no_fence) {
+          lost.insert(write.run_id);
+          continue;
+        }
+        if (store_.poisoned.contains(write.run_id) && write.events.size() > 1) throw std::runtime_error("cannot store");
+        store(stored, write);
+      }
+      return lost;
+    }
+
+    std::vector<CancelRequest> cancel_requests() override {
+      std::vector<CancelRequest> requests;
+      for (const auto& [id, unchanged] : store_.runs) {
+        const bool active = unchanged.run.status == RunStatus::claimed || unchanged.run.status == RunStatus::running;
+        if (!active || !unchanged.run.cancel_requested || unchanged.cancel_told) continue;
+        changed(id).cancel_told = true;
+        if (!store_.defects.loses_cancels) requests.push_back({id, unchanged.run.cancel_reason});
+      }
+      return requests;
+    }
+
+    void commit(bool) override {
+      if (store_.fail_commits > 0) {
+        --store_.fail_commits;
+        throw std::runtime_error("commit failed");
+      }
+      try {
+        store_.at_commit(false);
+      } catch (...) {
+        if (store_.defects.tears_commits && !copies_.empty()) {
+          StoredRun& torn = copies_.begin()->second;
+          store_.runs.at(torn.run.facts.run_id).events = torn.events;
+        }
+        throw;
+      }
+      if (store_.defects.commits_late) {
+        store_.late_ = std::move(copies_);
+      } else if (!(store_.defects.loses_commits && store_.transactions % 10 == 0)) {
+        for (auto& [id, stored] : copies_) store_.runs[id] = std::move(stored);
+      }
+      store_.at_commit(true);
+    }
+
+   private:
+    StoredRun& changed(const std::string& id) { return copies_.try_emplace(id, store_.runs.at(id)).first->second; }
+
+    void store(StoredRun& stored, const RunWrites& write) const {
+      if (write.status) set_status(stored, *write.status);
+      for (const EventRecord& event : write.events) stored.events.push_back(event);
+      for (const ArtifactRecord& artifact : write.artifacts) stored.artifacts.push_back(artifact);
+      for (const PhaseWrite& change : write.phases)
+        for (PhaseFacts& phase : stored.run.phases) {
+          if (phase.name != change.name) continue;
+          phase.state = change.state;
+          phase.started_at = change.started_at;
+          phase.finished_at = change.finished_at;
+          if (change.remembered.is_object()) phase.remembered.update(change.remembered);
+          if (!change.outcome.is_null()) phase.outcome = change.outcome;
+        }
+      for (const EffectRecord& effect : write.effects) {
+        if (store_.defects.forgets_intents && effect.state == EffectState::intended) continue;
+        std::erase_if(stored.run.effects, [&](const EffectRecord& known) {
+          return known.phase == effect.phase && known.key == effect.key;
+        });
+        stored.run.effects.push_back(effect);
+      }
+    }
+
+    MemoryStore& store_;
+    std::map<std::string, StoredRun> copies_;  ///< what this transaction has changed
+  };
+
+  std::map<std::string, StoredRun> late_;
+};
+
+}  // namespace ops::test
