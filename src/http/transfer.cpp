@@ -144,8 +144,7 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
   set(CURLOPT_LOW_SPEED_TIME, low_speed_seconds);
   set(CURLOPT_TCP_KEEPALIVE, 1L);
   // The length that a HEAD tells is not that of its own body.
-  if (request_.method != Method::head)
-    set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(request_.max_body_bytes));
+  if (request_.method != Method::head) set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(request_.max_body_bytes));
   set(CURLOPT_WRITEFUNCTION, Callbacks::write);
   set(CURLOPT_WRITEDATA, static_cast<void*>(this));
   set(CURLOPT_HEADERFUNCTION, Callbacks::header);

@@ -1,5 +1,5 @@
-// What is durable, in memory: the same rules as the SQL side (claims by environment, fenced writes, take-over with a new
-// token), with hooks for crashes and, for the simulation, deliberate defects.
+// What is durable, in memory: the same rules as the SQL side (claims by environment, fenced writes, take-over with a
+// new token), with hooks for crashes and, for the simulation, deliberate defects.
 #pragma once
 
 #include <functional>
@@ -16,18 +16,18 @@ namespace ops::test {
 
 /// Ways to break the store. The simulation must notice each of them.
 struct StoreDefects {
-  bool forgets_intents = false;           ///< intended effects are not stored
-  bool has_no_fence = false;              ///< writes of an old claim are taken
-  bool take_over_keeps_token = false;     ///< so an old claim stays valid
+  bool forgets_intents = false;        ///< intended effects are not stored
+  bool has_no_fence = false;           ///< writes of an old claim are taken
+  bool take_over_keeps_token = false;  ///< so an old claim stays valid
   bool take_over_forgets_effects = false;
   bool take_over_forgets_memory = false;  ///< remembered values, the run token among them
   bool take_over_forgets_event_keys = false;
   bool take_over_finds_nothing = false;
   bool take_over_takes_finished = false;
-  bool ignores_slots = false;             ///< several active runs in one environment
-  bool loses_commits = false;             ///< every tenth commit is acknowledged and lost
-  bool commits_late = false;              ///< acknowledged first, durable with the next transaction
-  bool tears_commits = false;             ///< a crash in a commit leaves half of it
+  bool ignores_slots = false;  ///< several active runs in one environment
+  bool loses_commits = false;  ///< every tenth commit is acknowledged and lost
+  bool commits_late = false;   ///< acknowledged first, durable with the next transaction
+  bool tears_commits = false;  ///< a crash in a commit leaves half of it
   bool loses_cancels = false;
 };
 
