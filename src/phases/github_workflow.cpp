@@ -239,6 +239,11 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
     if (status == "waiting")
       ctx.event(Level::warn, "the workflow waits for an approval on GitHub",
                 {{"url", optional_text_at(run, "/html_url").value_or("")}}, "waits_for_approval");
+    constexpr std::string_view known[] = {"queued", "requested", "pending", "waiting", "in_progress", "completed"};
+    if (std::ranges::find(known, status) == std::end(known))
+      ctx.event(Level::warn,
+                "the workflow run has the unknown status " + clean_text(status, 80) + "; it is followed on",
+                {{"status", clean_text(status, 80)}}, "status:" + clean_text(status, 80));
     std::vector<Json> jobs;
     // Steps move without the run changing, so the jobs are read each time while it runs.
     if (status == "in_progress" || status == "completed") {
