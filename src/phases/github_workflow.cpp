@@ -76,8 +76,14 @@ Coroutine<std::vector<Json>> find_runs(PhaseContext& ctx, GithubClient& github, 
   co_return runs;
 }
 
+/// The page for people. An odd one is no reason to let go of a run that exists.
+Json page_of(const Json& answer) {
+  const Json& page = value_at(answer, "/html_url");
+  return page.is_string() ? page : Json("");
+}
+
 Json dispatched(const Json& run) {
-  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", optional_text_at(run, "/html_url").value_or("")}};
+  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", page_of(run)}};
 }
 
 Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string how);
@@ -151,8 +157,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
     if (response.status == 200) {
       const auto answer = parse_json(response.body);
       if (!answer || !value_at(*answer, "/workflow_run_id").is_number_integer()) return EffectVerdict::ambiguous();
-      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]},
-                                  {"html_url", optional_text_at(*answer, "/html_url").value_or("")}});
+      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]}, {"html_url", page_of(*answer)}});
     }
     return EffectVerdict::rejected(
         github.unexpected(response, "the dispatch of " + text_at(ctx.config(), "/github/workflow") + " on " + ref));
