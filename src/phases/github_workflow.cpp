@@ -254,6 +254,10 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
     if (status == "in_progress" || status == "completed") {
       url += "/jobs?filter=latest&per_page=100";
       jobs = co_await github.get_list(std::move(url), "jobs", "jobs of " + what);
+      for (const Json& job : jobs)
+        if (optional_integer_at(job, "/run_id").value_or(run_id) != run_id)
+          throw PhaseError("bad_response", "GitHub answered with jobs of another run than " + std::to_string(run_id),
+                           "Retry the run.");
       tell_progress(ctx, jobs);
     }
     if (status == "completed") {
