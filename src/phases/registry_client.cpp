@@ -145,6 +145,10 @@ Coroutine<std::optional<Manifest>> RegistryClient::manifest(std::string referenc
   JsonLimits limits;
   limits.max_keys = 10'000;
   manifest.document = answer_json(response, "the registry", "manifest " + reference, limits);
+  // An error or a page of something in between is JSON too; adopted as an image it would be deployed.
+  if (integer_at(manifest.document, "/schemaVersion") != 2)
+    throw PhaseError("bad_response", "manifest " + reference + " of " + image_name() + " is of a version that is not 2",
+                     "Build and push the image with a current tool.");
   manifest.raw = std::move(response.body);
   const std::string_view told = response.header("docker-content-digest");
   if ((is_digest(reference) && reference != manifest.digest) || (!told.empty() && told != manifest.digest))
