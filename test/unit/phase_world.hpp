@@ -87,6 +87,7 @@ class PhaseWorld {
 
   void queue(PhaseFacts facts, std::vector<PhaseFacts> before = {}) {
     before.push_back(std::move(facts));
+    world.store.runs.erase("run-1");  // of what this world performed before
     world.queue("run-1", std::move(before));
     RunFacts& run = stored().run.facts;
     run.git_sha = "0123456789abcdef0123456789abcdef01234567";
