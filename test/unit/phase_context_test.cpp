@@ -266,6 +266,19 @@ TEST_F(PhaseContextTest, F62_AThrottledEffectHadNoEffectAndIsSentLater) {
   EXPECT_TRUE(told("the_effect is sent later"));
 }
 
+TEST_F(PhaseContextTest, F03_ALookThatACrashInterruptedIsDoneAgain) {
+  services.on(Method::post, "/thing", [](const HttpRequest&) { return lost(true); });
+  services.on(Method::get, "/look", Json::object());
+  queue(PhaseWorld::facts("effect", Json::object()));
+  world.run_until_idle([this] { return sent(Method::get, "/look") > 0; });
+  EXPECT_EQ(recorded().state, EffectState::uncertain);
+  restart();
+  world.run_until_idle();
+  EXPECT_EQ(outcome()["id"], 8);
+  EXPECT_EQ(sent(Method::get, "/look"), 2);
+  EXPECT_EQ(sent(Method::post, "/thing"), 1);
+}
+
 TEST_F(PhaseContextTest, AnUnkeyedEffectWithLostAnswerWaitsForAPersonInEveryLife) {
   services.on(Method::post, "/thing", [](const HttpRequest&) { return lost(true); });
   run("effect", {{"kind", "unkeyed"}});

@@ -11,6 +11,7 @@ using std::chrono::seconds;
 
 const std::string read_url = "https://service.example/read";
 const std::string effect_url = "https://service.example/effect";
+const std::string second_url = "https://service.example/second";
 const std::string stop_url = "https://service.example/stop";
 
 Coroutine<Json> quick(PhaseContext&) {
@@ -26,17 +27,28 @@ Coroutine<Json> reading(PhaseContext& ctx) {
   co_await ctx.request(std::move(request));
   co_return Json::object();
 }
-Coroutine<Json> effecting(PhaseContext& ctx) {
+EffectSpec an_effect(const std::string& key, const std::string& url) {
   EffectSpec spec;
-  spec.key = "the_effect";
+  spec.key = key;
   spec.request.method = Method::post;
-  spec.request.url = effect_url;
+  spec.request.url = url;
   spec.interpret = [](const HttpResponse& response) {
     return response.status == 200 ? EffectVerdict::done(Json::object()) : EffectVerdict::ambiguous();
   };
   spec.look = []() -> Coroutine<std::optional<Json>> { co_return std::nullopt; };
+  return spec;
+}
+Coroutine<Json> effecting(PhaseContext& ctx) {
+  EffectSpec spec = an_effect("the_effect", effect_url);
   co_await ctx.effect(std::move(spec));
   co_await ctx.sleep(minutes{10});
+  co_return Json::object();
+}
+Coroutine<Json> effecting_twice(PhaseContext& ctx) {
+  EffectSpec spec = an_effect("the_effect", effect_url);
+  co_await ctx.effect(std::move(spec));
+  EffectSpec second = an_effect("the_second", second_url);
+  co_await ctx.effect(std::move(second));
   co_return Json::object();
 }
 Coroutine<Json> broken(PhaseContext& ctx) {
@@ -79,6 +91,7 @@ PhaseCatalog kinds() {
                        {"sleepy", {}, hour, sleepy, nothing_outside},
                        {"reading", {}, hour, reading, nothing_outside},
                        {"effecting", {}, hour, effecting, stop_by_request},
+                       {"effecting_twice", {}, hour, effecting_twice, stop_by_request},
                        {"broken", {}, hour, broken, nothing_outside},
                        {"breaking_at_once", {}, hour, breaking_at_once, nothing_outside},
                        {"waiting", {}, hour, waiting, nothing_outside},
@@ -218,6 +231,19 @@ TEST_F(RunExecutionTest, AStoppedPhaseSendsNoNewEffect) {
   EXPECT_EQ(status(), RunStatus::cancelled);
   EXPECT_EQ(sent(Method::post, effect_url), 1);
   EXPECT_TRUE(told("nothing was left to stop outside"));
+}
+
+TEST_F(RunExecutionTest, F77_AStoppedPhaseBeginsNoFurtherEffect) {
+  world.transport.held.insert(effect_url);
+  run({phase("a", "effecting_twice")}, [this] { return sent(Method::post, effect_url) > 0; });
+  cancel();
+  world.loop->turn();
+  world.transport.let_go();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(sent(Method::post, second_url), 0);
+  EXPECT_EQ(sent(Method::get, stop_url), 1);
+  EXPECT_EQ(stored().run.effects.size(), 1u);
 }
 
 TEST_F(RunExecutionTest, TheSecondCancelChangesNothing) {
