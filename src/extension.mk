@@ -1,5 +1,6 @@
 # Builds and installs the extension by PGXS. Called by the top Makefile from the top directory, after the dependencies are
-# there.  Variables: PG_CONFIG, OPS_WERROR=1 (warnings are errors), DESTDIR.
+# there.  Variables: PG_CONFIG, OPS_WERROR=1 (warnings are errors), DESTDIR, OPS_BENCH=1 (the module of the benchmark: the
+# same objects and the phase kinds of test/bench, in build/bench).
 
 PG_CONFIG ?= pg_config
 VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" ops_runner.control)
@@ -11,7 +12,13 @@ OBJS := $(SOURCES:src/%.cpp=build/obj/%.o)
 EXTENSION = ops_runner
 DATA_built = $(SCRIPT)
 SHLIB_LINK = -lcurl -lcrypto -larchive -lstdc++
-EXTRA_CLEAN = build/obj $(SCRIPT)
+EXTRA_CLEAN = build/obj build/bench $(SCRIPT)
+
+ifdef OPS_BENCH
+MODULE_big = build/bench/ops_runner
+OBJS += build/bench/bench_phases.o
+SHLIB_LINK += -Wl,--wrap=_ZN3ops15default_catalogEv
+endif
 
 # The C++20 sources cannot be compiled to bitcode with the server's clang; there is nothing in them to inline.
 override with_llvm = no
@@ -29,6 +36,10 @@ build/obj/pg/%.o: src/pg/%.cpp
 	$(CXX) $(OPS_CXXFLAGS) $(OPS_PG_CXXFLAGS) -MMD -MP -c -o $@ $<
 
 build/obj/%.o: src/%.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(OPS_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+build/bench/%.o: test/bench/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(OPS_CXXFLAGS) -MMD -MP -c -o $@ $<
 
