@@ -32,14 +32,15 @@ async function bossSends(count, clients) {
 export default async function enqueue(bench) {
   await letRun(0);
   const commits = await CommitLimit.prepare();
-  const seconds = bench.size(3);
+  const seconds = bench.size(4, 2);
   for (const clients of [1, 8]) {
     const rates = [], limits = [], graphile = [], boss = [];
     await bench.repeat(async () => {
       const database = await Database.create('enqueue');
       await database.environments(environments, { phases: noopPhases(4) });
-      limits.push(await commits.measure(clients, seconds));
+      const before = await commits.measure(clients, seconds / 2);
       rates.push(await pgbench(database.name, one, { clients, seconds }));
+      limits.push((before + await commits.measure(clients, seconds / 2)) / 2);
       await database.drop();
 
       const empty = await Database.create('peer', { extension: false });

@@ -5,16 +5,19 @@ import { configure, Database, freePort, letRun, peer, quantile, slowServer, stat
 const pauses = [20, 60];
 const requests = [{ name: 'request', kind: 'bench_requests' }];
 
-/** Milliseconds, one per run. A request may leave before the client has heard of its commit: then it is negative. */
-async function latencies(database, server, count) {
+/**
+ * Milliseconds, one per run, from the commit as the client heard of it, or from the beginning of its statement. A request may
+ * leave before the client has heard of its commit: then the first one is negative.
+ */
+export async function latencies(database, server, count, from = 'end') {
   const queued = await statements(database.name, count, ...pauses,
                                   `SELECT run_id FROM ops.queue_run('bench', 'free-1', '0123456789abcdef', 'main')`);
   await new Promise((resolve) => setTimeout(resolve, 500));
   const arrivals = server.arrivals();
-  return queued.map(({ end, value }) => {
+  return queued.map(({ value, ...times }) => {
     const arrival = arrivals.get(`/${value}`);
     if (!arrival) throw new Error(`the request of run ${value} has not arrived`);
-    return (arrival - end) / 1e6;
+    return (arrival - times[from]) / 1e6;
   });
 }
 
