@@ -2,7 +2,7 @@
 # The benchmark beside a private server: bench.sh [NAME]...  See docs/performance.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-make --no-print-directory -j2 -f src/extension.mk OPS_BENCH=1 all >/dev/null
+make --no-print-directory -j2 -f src/extension.mk VARIANT=bench variant >/dev/null
 for program in probe curl_limit; do
   if [ test/bench/$program.cpp -nt build/bench/$program ]; then
     g++ -std=c++20 -O2 -Wall -Wextra -I"$(${PG_CONFIG:-pg_config} --includedir)" -o build/bench/$program test/bench/$program.cpp -lpq -lcurl
