@@ -1,11 +1,13 @@
 // Where the worker's time goes while it drains a queue: its statements, and, where `perf` works, its functions.
-//   profile.mjs KIND PHASES RUNS [ENVIRONMENTS]        run by test/run/bench_profile.sh
+//   profile.mjs KIND PHASES RUNS [ENVIRONMENTS [serial]]    run by test/run/bench_profile.sh
+// BENCH_SQL is executed once the extension is there: to try a change of a table or a function.
+// serial: runs are queued one at a time, a few milliseconds apart, so that each has its turns for itself.
 import { spawn } from 'node:child_process';
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
-import { built, configure, Database, freePort, letRun, nginx, noopPhases, processFacts } from './harness.mjs';
+import { built, configure, Database, freePort, letRun, nginx, noopPhases, processFacts, statements } from './harness.mjs';
 
-const [kind = 'bench_noop', phases = '4', countText = '20000', environmentsText = '50'] = process.argv.slice(2);
+const [kind = 'bench_noop', phases = '4', countText = '20000', environmentsText = '50', serial] = process.argv.slice(2);
 const count = Number(countText);
 const environments = Number(environmentsText);
 const requests = kind === 'bench_requests';
@@ -16,8 +18,10 @@ const server = requests ? await nginx(port) : null;
 await letRun(0);
 const database = await Database.create('profile');
 await database.query('CREATE EXTENSION pg_stat_statements');
+if (process.env.BENCH_SQL) await database.query(process.env.BENCH_SQL);
 await database.environments(environments, { phases: noopPhases(Number(phases), kind), url });
-await database.queue(count, { environments, metadata: { requests: 400 } });
+const requestsPerRun = serial ? 1 : 400;
+if (!serial) await database.queue(count, { environments, metadata: { requests: requestsPerRun } });
 await database.analyze();
 const { pid } = await database.status();
 await database.query('SELECT pg_stat_statements_reset()');
@@ -27,13 +31,15 @@ const perf = spawn('perf', ['record', '-q', '-e', 'cpu-clock', '-F', '1999', '-g
 const recorded = new Promise((resolve) => { perf.on('close', resolve); perf.on('error', resolve); });
 await new Promise((resolve) => setTimeout(resolve, 500));
 const cpu = processFacts(pid).cpuMs;
-const seconds = await database.drain(count, { runs: requests ? 100 : 1000 });
+const drained = database.drain(count, { runs: requests ? 100 : 1000 });
+if (serial) await statements(database.name, count, 4, 8, `SELECT run_id FROM ops.queue_run('bench', 'env-1', '0123456789abcdef', 'main')`);
+const seconds = await drained;
 const cpuMs = processFacts(pid).cpuMs - cpu;
 perf.kill('SIGINT');
 await recorded;
 
-const unit = requests ? 'request' : 'run';
-const units = requests ? 400 * count : count;
+const unit = requests && !serial ? 'request' : 'run';
+const units = requests ? requestsPerRun * count : count;
 process.stdout.write(`${kind} x ${phases}: ${(units / seconds).toFixed(0)} ${unit}s/s, ${(1000 * cpuMs / units).toFixed(0)} us of the worker's CPU a ${unit}, ` +
                      `CPU ${(cpuMs / seconds / 10).toFixed(0)} %\n\n`);
 process.stdout.write(`  ms in all   % of time     calls   rows/call   us/${unit}  statement (nested ones are counted in the outer one too)\n`);
