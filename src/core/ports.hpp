@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -98,6 +99,12 @@ struct RunWrites {
 struct CancelRequest {
   std::string run_id;
   std::string reason;
+};
+
+/// Thrown by a store that cannot do it now, whatever it was asked: a deadlock, a lock that somebody holds, a full disk.
+class StoreBusy : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 /// One transaction. Destroyed without commit() it leaves nothing behind.

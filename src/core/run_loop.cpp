@@ -9,7 +9,9 @@ namespace ops {
 
 namespace {
 constexpr int careful_turns_after_failure = 20;
-}
+constexpr Millis first_store_pause{50};
+constexpr Millis longest_store_pause{10'000};
+}  // namespace
 
 RunLoop::RunLoop(Store& store, Transport& transport, Clock& clock, Random& random, Files& files,
                  const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
@@ -50,14 +52,15 @@ int RunLoop::capacity() const {
 }
 
 std::optional<SteadyTime> RunLoop::next_deadline() const {
-  if (timers_.empty()) return std::nullopt;
-  return timers_.begin()->first;
+  if (timers_.empty()) return store_again_;
+  return store_again_ ? std::min(*store_again_, timers_.begin()->first) : timers_.begin()->first;
 }
 
 bool RunLoop::turn() {
   ++counters_.turns;
   resume_ready();
   store_turn();
+  if (store_again_) return false;
   return !ready_.empty() || !adopted_.empty() || cancel_rung_ || (queue_rung_ && capacity() > 0);
 }
 
@@ -159,6 +162,9 @@ std::vector<RunWrites> RunLoop::collect_writes() {
 }
 
 void RunLoop::store_turn() {
+  if (store_again_ && clock_.steady_now() < *store_again_) return;
+  store_again_.reset();
+  if (!record_again()) return;
   const bool claims = queue_rung_ && capacity() > 0;
   std::vector<RunWrites> writes;
   bool collected = false;
@@ -186,30 +192,68 @@ void RunLoop::store_turn() {
       ++counters_.commits;
     }
     if (careful_turns_ > 0) --careful_turns_;
+    store_failures_ = 0;
+  } catch (const StoreBusy& busy) {
+    take_back_claims(writes);
+    unrecorded_ = std::move(writes);
+    pause_store("the store is busy", busy.what());
+    return;
   } catch (const std::exception& error) {
-    // Claims of this transaction are undone with it: those runs are queued again and have sent nothing.
-    for (const std::string& run_id : claimed_now_) {
-      drop(run_id);
-      std::erase_if(writes, [&](const RunWrites& write) { return write.run_id == run_id; });
-      queue_rung_ = true;
-    }
-    claimed_now_.clear();
+    take_back_claims(writes);
     careful_turns_ = careful_turns_after_failure;
     if (!collected) writes = collect_writes();
-    store_one_by_one(writes, error.what());
+    pause_store("a transaction failed and is redone run by run", error.what());
+    store_one_by_one(writes);
   }
   claimed_now_.clear();
-  release();
+  if (unrecorded_.empty()) release();
 }
 
-void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes, const std::string& why) {
-  report_("a transaction failed and is redone run by run: " + redact(why));
+/// Claims of a failed transaction are undone with it: those runs are queued again and have sent nothing.
+void RunLoop::take_back_claims(std::vector<RunWrites>& writes) {
+  for (const std::string& run_id : std::exchange(claimed_now_, {})) {
+    drop(run_id);
+    std::erase_if(writes, [&](const RunWrites& write) { return write.run_id == run_id; });
+    queue_rung_ = true;
+  }
+}
+
+/// What a busy store has refused comes before anything new of the same runs.
+bool RunLoop::record_again() {
+  if (unrecorded_.empty()) return true;
+  try {
+    const std::unique_ptr<StoreTransaction> transaction = store_.begin();
+    const std::set<std::string> lost = transaction->record(unrecorded_);
+    transaction->commit(std::ranges::any_of(unrecorded_, &RunWrites::needs_flush));
+    ++counters_.commits;
+    unrecorded_.clear();
+    for (const std::string& run_id : lost) drop(run_id);
+  } catch (const StoreBusy& busy) {
+    pause_store("the store is busy", busy.what());
+    return false;
+  } catch (const std::exception& error) {
+    pause_store("a transaction failed and is redone run by run", error.what());
+    store_one_by_one(std::exchange(unrecorded_, {}));
+  }
+  return unrecorded_.empty();
+}
+
+/// The next attempt comes after a pause that doubles, with jitter, so that two who hinder each other part.
+void RunLoop::pause_store(const char* what, const std::string& why) {
+  report_(std::string(what) + ": " + redact(why));
+  const Millis longest = std::min(longest_store_pause, first_store_pause * (1 << std::min(store_failures_++, 10)));
+  store_again_ = clock_.steady_now() + std::chrono::duration_cast<Millis>(longest * (0.5 + random_.uniform() / 2));
+}
+
+void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes) {
   for (const RunWrites& write : writes) {
     try {
       const std::unique_ptr<StoreTransaction> transaction = store_.begin();
       const std::vector<RunWrites> single{write};
       for (const std::string& run_id : transaction->record(single)) drop(run_id);
       transaction->commit(write.needs_flush);
+    } catch (const StoreBusy&) {
+      unrecorded_.push_back(write);
     } catch (const std::exception& error) {
       // Nothing of this run's turn can be stored. What it sent stays in its journal as intended; it is not sent again.
       report_("run " + write.run_id + " could not be recorded: " + redact(error.what()));
@@ -274,6 +318,7 @@ void RunLoop::schedule(PhaseExecution& phase) {
 void RunLoop::drop(const std::string& run_id) {
   const auto found = runs_.find(run_id);
   if (found == runs_.end()) return;
+  std::erase_if(unrecorded_, [&](const RunWrites& write) { return write.run_id == run_id; });
   for (const auto& phase : found->second->executions()) {
     unschedule(*phase);
     std::erase(ready_, phase.get());

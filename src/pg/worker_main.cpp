@@ -111,7 +111,7 @@ void pin_session_settings() {
       {"search_path", "pg_catalog, pg_temp"},
       {"statement_timeout", "0"},
       {"idle_in_transaction_session_timeout", "0"},
-      {"lock_timeout", "10s"},
+      {"lock_timeout", "2s"},
       {"default_transaction_isolation", "read committed"},
       {"default_transaction_read_only", "off"},
       {"default_transaction_deferrable", "off"},

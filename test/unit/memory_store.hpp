@@ -94,6 +94,7 @@ class MemoryStore final : public Store {
 
   std::map<std::string, StoredRun> runs;
   StoreDefects defects;
+  int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
   int transactions = 0;
@@ -163,6 +164,10 @@ class MemoryStore final : public Store {
     }
 
     void commit(bool) override {
+      if (store_.busy_commits > 0) {
+        --store_.busy_commits;
+        throw StoreBusy("deadlock detected");
+      }
       if (store_.fail_commits > 0) {
         --store_.fail_commits;
         throw std::runtime_error("commit failed");
