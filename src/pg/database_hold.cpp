@@ -110,7 +110,8 @@ void wait_until_stopped(Oid database) {
 
 /// At the end of the transaction, when others see what it did: a worker that came earlier would meet its locks.
 void release_at_transaction_end(XactEvent event, void*) {
-  if (!holds_databases || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)) return;
+  if (!holds_databases || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+    return;
   holds_databases = false;
   SharedState* state = shared_state();
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
