@@ -101,9 +101,8 @@ struct CancelRequest {
   std::string reason;
 };
 
-/// Thrown by a store when the same transaction may succeed later: deadlock, serialization failure, lock time-out, no
-/// memory, no disk space.
-class TransientStoreError : public std::runtime_error {
+/// Thrown by a store that cannot do it now, whatever it was asked: a deadlock, a lock that somebody holds, a full disk.
+class StoreBusy : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };

@@ -258,30 +258,6 @@ TEST(RunLoop, R3_TheLeaseIsRenewedWhileARunWaitsAndOnlyThen) {
   EXPECT_LE(*next - world.clock.steady_now(), LoopSettings{}.lease / 3);
 }
 
-TEST(RunLoop, F28_AFailureThatPassesIsTriedAgainAndFailsNoRun) {
-  World world(catalog(), all_well());
-  world.queue("run-1", {phase("a", "effect")});
-  world.loop->turn();
-  world.store.fail_transiently = 4;
-  world.run_until_idle();
-  EXPECT_EQ(world.status("run-1"), RunStatus::success);
-  EXPECT_EQ(sent_effects(world), 1);
-}
-
-TEST(RunLoop, F28_ARunThatCannotBeRecordedForLongIsLeftToTheNextTakeOver) {
-  World world(catalog(), all_well());
-  world.queue("run-1", {phase("a", "effect")});
-  world.loop->turn();
-  world.store.fail_transiently = 6;
-  world.run_until_idle();
-  EXPECT_EQ(world.loop->running(), 0u);
-  EXPECT_EQ(world.status("run-1"), RunStatus::running);
-  world.loop->adopt({world.store.taken_over("run-1")});
-  world.run_until_idle();
-  EXPECT_EQ(world.status("run-1"), RunStatus::success);
-  EXPECT_EQ(sent_effects(world), 1);
-}
-
 TEST(RunLoop, F41_AfterAPromotionAnEffectWithoutARecordIsLookedForFirst) {
   for (const bool out_there : {true, false}) {
     int looks = 0;
@@ -309,6 +285,39 @@ TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
     for (int i = 0; i < 5; ++i) EXPECT_EQ(world.status("run-" + std::to_string(i)), RunStatus::success) << at;
     EXPECT_EQ(sent_effects(world), 5) << at;
   }
+}
+
+TEST(RunLoop, F28ABusyStoreIsAskedAgainAndNothingIsReleasedBefore) {
+  for (int at = 0; at < 12; ++at) {
+    World world(catalog(), all_well());
+    for (int i = 0; i < 5; ++i) world.queue("run-" + std::to_string(i), {phase("a", "effect")});
+    for (int turn = 0; turn < at; ++turn) world.loop->turn();
+    world.store.busy_commits = 20;
+    const std::size_t sent = world.transport.sent.size();
+    world.run_until_idle([&] { return world.store.busy_commits == 0; });
+    EXPECT_LE(world.transport.sent.size(), sent + 5) << "sent without a commit, at " << at;
+    world.run_until_idle();
+    for (const auto& [run_id, stored] : world.store.runs) {
+      EXPECT_EQ(stored.run.status, RunStatus::success) << at;
+      EXPECT_EQ(stored.run.facts.attempt, 1) << at;
+    }
+    EXPECT_EQ(sent_effects(world), 5) << at;
+    EXPECT_EQ(world.messages("run-0"), world.messages("run-4")) << at;
+    EXPECT_LE(world.reports.size(), 20u) << at;
+  }
+}
+
+TEST(RunLoop, F17AStoreThatAlwaysFailsIsAskedEverMoreSlowly) {
+  World world(catalog(), all_well());
+  world.queue("run-1", {phase("a", "quick")});
+  world.store.fail_commits = 1'000'000;
+  const SteadyTime end = world.clock.steady_now() + std::chrono::minutes{10};
+  world.run_until_idle([&] { return world.clock.steady_now() > end; });
+  EXPECT_LE(world.reports.size(), 130u);
+  EXPECT_GE(world.reports.size(), 50u);
+  world.store.fail_commits = 0;
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
 }
 
 TEST(RunLoop, OneRunThatCannotBeStoredDoesNotHurtAnother) {
