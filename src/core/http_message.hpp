@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/run.hpp"
 #include "core/secret.hpp"
 
 namespace ops {
@@ -94,5 +95,11 @@ struct HttpResponse {
   /// First header of that name, case-insensitive; empty when absent.
   std::string_view header(std::string_view name) const;
 };
+
+/// A date as HTTP writes it: "Fri, 15 Jan 2027 08:00:20 GMT".
+std::optional<WallTime> http_date(std::string_view text);
+/// A sentence for the error of a refused credential when the answer's Date is a minute or more away from `now`; tokens
+/// and signatures carry times, so such a refusal may be the clock's fault. Empty when the clocks agree.
+std::string clock_remark(const HttpResponse& response, WallTime now);
 
 }  // namespace ops

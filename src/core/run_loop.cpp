@@ -9,7 +9,9 @@ namespace ops {
 
 namespace {
 constexpr int careful_turns_after_failure = 20;
-}
+/// An origin with an outage is asked every so many retry delays: often enough to notice its recovery within 30 s.
+constexpr int probe_factor = 10;
+}  // namespace
 
 RunLoop::RunLoop(Store& store, Transport& transport, Clock& clock, Random& random, Files& files,
                  const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
@@ -23,14 +25,14 @@ RunLoop::RunLoop(Store& store, Transport& transport, Clock& clock, Random& rando
       worker_id_(std::move(worker_id)),
       settings_(settings),
       report_(std::move(report)),
-      budget_(settings.mutation_interval) {}
+      budget_(settings.mutation_interval, settings.retry_delay * probe_factor) {}
 
 RunLoop::~RunLoop() = default;
 
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   settings_ = settings;
-  budget_.set_mutation_interval(settings.mutation_interval);
+  budget_.configure(settings.mutation_interval, settings.retry_delay * probe_factor);
 }
 
 void RunLoop::adopt(std::vector<ClaimedRun> runs) {
