@@ -38,6 +38,8 @@ std::string_view to_string(TransportFailure failure) {
       return "name not resolved";
     case TransportFailure::connect:
       return "not connected";
+    case TransportFailure::exhausted:
+      return "not tried";
     case TransportFailure::tls:
       return "TLS";
     case TransportFailure::timeout:

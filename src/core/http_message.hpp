@@ -71,7 +71,8 @@ enum class TransportFailure {
   secret_malformed,  ///< the named secret exists and has not the form its scheme needs: permanent
   dns,
   connect,
-  tls,  ///< certificate or protocol: permanent
+  exhausted,  ///< this process may open no more descriptors: says nothing of the service
+  tls,        ///< certificate or protocol: permanent
   timeout,
   reset,         ///< connection lost
   too_large,     ///< body or header limit: permanent

@@ -58,6 +58,13 @@ std::string what_came(const HttpResponse& response) {
   return std::string(to_string(response.failure)) + ": " + response.failure_text;
 }
 
+std::string hint_for(const HttpResponse& response) {
+  if (response.failure == TransportFailure::exhausted)
+    return "Raise the limit of open files of the database server (ulimit -n, LimitNOFILE), then retry the run.";
+  return "Look at the service's status page and at the network between this server and the service, then retry the "
+         "run.";
+}
+
 }  // namespace
 
 PhaseContext::PhaseContext(const RunFacts& run, PhaseFacts& phase, const std::vector<PhaseFacts>& phases,
@@ -200,8 +207,8 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
       continue;  // admit() waits; a throttled request had no effect and is no attempt
     }
 
-    const bool transient = is_lost(response.failure) || is_transient_status(response.status) ||
-                           (policy.retry_not_found && response.status == 404);
+    const bool transient = is_lost(response.failure) || response.failure == TransportFailure::exhausted ||
+                           is_transient_status(response.status) || (policy.retry_not_found && response.status == 404);
     if (!transient) co_return response;
 
     Millis wait = backoff(attempt);
@@ -211,9 +218,7 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
       throw PhaseError(
           "service_unavailable",
           shown(request) + " failed " + std::to_string(tries) + " times, the last time with " + what_came(response),
-          "Look at the service's status page and at the network between this server and the service, then "
-          "retry the run.",
-          {{"attempts", tries}, {"status", response.status}});
+          hint_for(response), {{"attempts", tries}, {"status", response.status}});
     }
     event(Level::debug, shown(request) + " failed with " + what_came(response) + "; trying again",
           {{"attempt", tries}, {"wait_ms", wait.count()}});
@@ -325,8 +330,7 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
       throw PhaseError(
           "service_unavailable",
           entry.target + " failed " + std::to_string(tries) + " times, the last time with " + what_came(response),
-          "Look at the service's status page and at the network between this server and the service, then "
-          "retry the run.");
+          hint_for(response));
     if (!throttled) co_await sleep(backoff(attempt));
     if (!outage) ++attempt;
   }

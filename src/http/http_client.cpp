@@ -92,7 +92,7 @@ void HttpClient::start(TransferId id, HttpRequest request) {
   try {
     if (auto refusal = authorize(request)) return finish(id, std::move(*refusal));
   } catch (const std::exception& error) {
-    return finish(id, refused(TransportFailure::connect, error.what()));
+    return finish(id, refused(TransportFailure::exhausted, error.what()));
   }
 
   auto transfer = std::make_unique<Transfer>(id, std::move(request), settings_, *url, clock_.steady_now());

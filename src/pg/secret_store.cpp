@@ -41,7 +41,7 @@ std::optional<SecretString> read_file(const std::string& path) {
   if (descriptor < 0) {
     // The file may be there: the worker cannot look just now.
     if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
-      throw std::runtime_error(std::string("a secret cannot be read: ") + std::strerror(errno));
+      throw std::runtime_error(std::string("a secret cannot be read: ") + strerror(errno));
     return std::nullopt;
   }
   struct stat about{};
