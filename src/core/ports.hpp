@@ -39,6 +39,8 @@ class Files {
 class SecretSource {
  public:
   virtual ~SecretSource() = default;
+  /// Nothing when there is none of that name.
+  /// @throws std::runtime_error  it cannot be known now
   virtual std::optional<SecretString> find(std::string_view name) = 0;
 };
 

@@ -13,6 +13,8 @@ namespace {
 constexpr int careful_turns_after_failure = 20;
 constexpr Millis first_store_pause{50};
 constexpr Millis longest_store_pause{10'000};
+/// An origin with an outage is asked every so many retry delays: often enough to notice its recovery within 30 s.
+constexpr int probe_factor = 10;
 constexpr Millis pause_after_failed_renewal{1'000};
 
 /// The run that is being resumed, for the next life of the worker if this one ends meanwhile.
@@ -41,7 +43,7 @@ void stop_where(const std::vector<RunWrites>& writes, EffectState state, [[maybe
 
 RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
                  std::function<void(const std::string&)> report)
-    : budget_(settings.mutation_interval),
+    : budget_(settings.mutation_interval, settings.retry_delay * probe_factor),
       store_(ports.store),
       transport_(ports.transport),
       clock_(ports.clock),
@@ -58,7 +60,7 @@ void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   settings_ = settings;
   environment_.retry_delay = settings.retry_delay;
-  budget_.set_mutation_interval(settings.mutation_interval);
+  budget_.configure(settings.mutation_interval, settings.retry_delay * probe_factor);
 }
 
 void RunLoop::adopt(std::vector<ClaimedRun> runs) {
