@@ -17,6 +17,7 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Millis usual_poll = seconds{10};
+constexpr Millis usual_search = seconds{30};  // how late a request without an answer may still take effect
 constexpr const char* marker = "OPS_RUN_TOKEN";
 constexpr const char* component_lists[] = {"services", "workers", "jobs", "static_sites", "functions"};
 
@@ -182,21 +183,28 @@ Coroutine<> wait_for_others(PhaseContext& ctx, DigitaloceanClient& client, std::
   }
 }
 
-/// {deployment_id} of the deployment that carries our marker; nothing when the app does not know it.
-Coroutine<std::optional<Json>> look_for_deployment(PhaseContext&, DigitaloceanClient& client, std::string token,
+/// {deployment_id} of the deployment that carries our marker; nothing when the app does not show it in time.
+Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
                                                    std::string digest) {
-  const Json app = co_await client.app();
-  for (const Json& deployment : current_deployments(app))
-    if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
-  const Json list = co_await client.get(client.app_url() + "/deployments?per_page=50", "the app's deployments");
-  for (const Json& deployment : array_at(list, "/deployments"))
-    if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
-  const bool accepted =
-      is_ours(value_at(app, "/spec"), token) && dump_json(value_at(app, "/spec")).find(digest) != std::string::npos;
-  if (accepted)
-    throw PhaseError("deployment_not_found", "the app's spec is ours and no deployment of it can be found",
-                     "Look at the app's activity at DigitalOcean, then queue a new run.");
-  co_return std::nullopt;
+  const SteadyTime end = ctx.steady_now() + config_duration(ctx, "/digitalocean/search_window", usual_search);
+  const Millis pause = config_duration(ctx, "/digitalocean/poll_interval", usual_poll);
+  for (;;) {
+    const Json app = co_await client.app();
+    for (const Json& deployment : current_deployments(app))
+      if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
+    const Json list = co_await client.get(client.app_url() + "/deployments?per_page=50", "the app's deployments");
+    for (const Json& deployment : array_at(list, "/deployments"))
+      if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
+    if (ctx.steady_now() + pause > end) {
+      const bool accepted =
+          is_ours(value_at(app, "/spec"), token) && dump_json(value_at(app, "/spec")).find(digest) != std::string::npos;
+      if (accepted)
+        throw PhaseError("deployment_not_found", "the app's spec is ours and no deployment of it can be found",
+                         "Look at the app's activity at DigitalOcean, then queue a new run.");
+      co_return std::nullopt;
+    }
+    co_await ctx.sleep(pause);
+  }
 }
 
 Coroutine<> propose(PhaseContext& ctx, DigitaloceanClient& client, const Json& spec) {

@@ -21,7 +21,7 @@ using std::chrono::seconds;
 
 constexpr Millis usual_poll = seconds{10};
 constexpr Millis quick_polling = std::chrono::minutes{2};  // after that half as often
-constexpr Millis listing_lag = std::chrono::minutes{3};    // how late the run list may show a new run
+constexpr Millis usual_search = std::chrono::minutes{3};   // how late the run list may show a new run
 constexpr Millis certain_search = std::chrono::minutes{10};
 constexpr Millis patience_with_cancel = std::chrono::minutes{5};
 constexpr std::int64_t largest_result_zip = 4 * 1024 * 1024;
@@ -33,6 +33,10 @@ std::string workflow_url(const PhaseContext& ctx, const GithubClient& github) {
 
 std::string run_url(const GithubClient& github, std::int64_t run_id) {
   return github.repository_url() + "/actions/runs/" + std::to_string(run_id);
+}
+
+Millis search_window(const PhaseContext& ctx) {
+  return config_duration(ctx, "/github/search_window", usual_search);
 }
 
 bool is_deploy(const PhaseContext& ctx) {
@@ -159,7 +163,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
     return EffectVerdict::rejected(
         github.unexpected(response, "the dispatch of " + text_at(ctx.config(), "/github/workflow") + " on " + ref));
   };
-  spec.look = [&ctx, &github, token] { return look_for_run(ctx, github, token, listing_lag); };
+  spec.look = [&ctx, &github, token] { return look_for_run(ctx, github, token, search_window(ctx)); };
   Json outcome = co_await ctx.effect(std::move(spec));
   if (outcome.contains("workflow_run_id")) co_return outcome;
 
@@ -388,7 +392,7 @@ Coroutine<std::string> cancel_github_workflow(PhaseContext& ctx) {
   } else if (const auto remembered = ctx.recall("dispatched_run")) {
     found = *remembered;
   } else {
-    found = co_await look_for_run(ctx, github, token, listing_lag);
+    found = co_await look_for_run(ctx, github, token, search_window(ctx));
   }
   if (!found) co_return std::string("GitHub shows no workflow run of this phase");
 
