@@ -21,7 +21,7 @@ using std::chrono::seconds;
 
 constexpr Millis usual_poll = seconds{10};
 constexpr Millis quick_polling = std::chrono::minutes{2};  // after that half as often
-constexpr Millis listing_lag = std::chrono::minutes{3};    // how late the run list may show a new run
+constexpr Millis usual_search = std::chrono::minutes{3};   // how late the run list may show a new run
 constexpr Millis certain_search = std::chrono::minutes{10};
 constexpr Millis patience_with_cancel = std::chrono::minutes{5};
 constexpr std::int64_t largest_result_zip = 4 * 1024 * 1024;
@@ -33,6 +33,10 @@ std::string workflow_url(const PhaseContext& ctx, const GithubClient& github) {
 
 std::string run_url(const GithubClient& github, std::int64_t run_id) {
   return github.repository_url() + "/actions/runs/" + std::to_string(run_id);
+}
+
+Millis search_window(const PhaseContext& ctx) {
+  return config_duration(ctx, "/github/search_window", usual_search);
 }
 
 bool is_deploy(const PhaseContext& ctx) {
@@ -164,7 +168,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
     return EffectVerdict::rejected(
         github.unexpected(response, "the dispatch of " + text_at(ctx.config(), "/github/workflow") + " on " + ref));
   };
-  spec.look = [&ctx, &github, token] { return look_for_run(ctx, github, token, listing_lag); };
+  spec.look = [&ctx, &github, token] { return look_for_run(ctx, github, token, search_window(ctx)); };
   Json outcome = co_await ctx.effect(std::move(spec));
   if (outcome.contains("workflow_run_id")) co_return outcome;
 
@@ -229,15 +233,22 @@ PhaseError build_failure(const Json& run, const std::vector<Json>& jobs) {
           {{"conclusion", conclusion}, {"url", where}}};
 }
 
+bool is_known_status(std::string_view status) {
+  constexpr std::string_view known[] = {"requested", "waiting", "pending", "queued", "in_progress", "completed"};
+  return std::ranges::find(known, status) != std::end(known);
+}
+
 /// Follows the run to its end. Returns the jobs of its last attempt.
 Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std::int64_t run_id) {
   const Millis poll = config_duration(ctx, "/github/poll_interval", usual_poll);
   const SteadyTime slower_from = ctx.steady_now() + quick_polling;
   Conditional conditional;
+  conditional.seen = ctx.recall("run_seen").has_value();
   for (;;) {
     std::string url = run_url(github, run_id);
     std::string what = "workflow run " + std::to_string(run_id);
     const auto changed = co_await github.get_if_changed(url, what, conditional);
+    ctx.remember("run_seen", true);
     const Json run = conditional.last;
     if (integer_at(run, "/id") != run_id)
       throw PhaseError("bad_response", "GitHub answered with another run than " + std::to_string(run_id),
@@ -246,11 +257,11 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
     if (status == "waiting")
       ctx.event(Level::warn, "the workflow waits for an approval on GitHub",
                 {{"url", optional_text_at(run, "/html_url").value_or("")}}, "waits_for_approval");
-    constexpr std::string_view known[] = {"queued", "requested", "pending", "waiting", "in_progress", "completed"};
-    if (std::ranges::find(known, status) == std::end(known))
-      ctx.event(Level::warn,
-                "the workflow run has the unknown status " + clean_text(status, 80) + "; it is followed on",
-                {{"status", clean_text(status, 80)}}, "status:" + clean_text(status, 80));
+    if (!is_known_status(status))
+      ctx.event(
+          Level::warn,
+          "the workflow run has the unknown status \"" + clean_text(status, 60) + "\"; it is taken as not finished",
+          Json::object(), "status:" + clean_text(status, 60));
     std::vector<Json> jobs;
     // Steps move without the run changing, so the jobs are read each time while it runs.
     if (status == "in_progress" || status == "completed") {
@@ -402,7 +413,7 @@ Coroutine<std::string> cancel_github_workflow(PhaseContext& ctx) {
   } else if (const auto remembered = ctx.recall("dispatched_run")) {
     found = *remembered;
   } else {
-    found = co_await look_for_run(ctx, github, token, listing_lag);
+    found = co_await look_for_run(ctx, github, token, search_window(ctx));
   }
   if (!found) co_return std::string("GitHub shows no workflow run of this phase");
 

@@ -173,7 +173,7 @@ PhaseError RegistryClient::unexpected(const HttpResponse& response, const std::s
   const std::string text =
       "the registry answered " + std::to_string(response.status) + " for " + what + " of " + image_name();
   if (response.status == 401 || response.status == 403)
-    return {"registry_denied", text,
+    return {"registry_denied", text + clock_remark(response, context_.now()),
             credential_
                 ? "The secret \"" + *credential_ + "\" cannot read this image (GHCR: classic token with read:packages)."
                 : "Name a credential in the environment's registry section, or make the image public."};

@@ -139,7 +139,7 @@ class World {
       const bool more = loop->turn();
       if (more || transport.in_flight() > 0) continue;
       const auto next = loop->next_deadline();
-      if (!next || loop->running() == 0 || stop()) return;
+      if (!next || stop()) return;
       clock.advance_to(*next);
     }
   }
