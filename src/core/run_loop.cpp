@@ -82,8 +82,8 @@ int RunLoop::capacity() const {
 
 std::optional<SteadyTime> RunLoop::next_deadline() const {
   std::optional<SteadyTime> next = store_again_;
+  if (!next && !runs_.empty()) next = renew_at_;  // the store that cannot be asked yet renews no lease either
   if (!timers_.empty()) next = next ? std::min(*next, timers_.begin()->first) : timers_.begin()->first;
-  if (!runs_.empty()) next = next ? std::min(*next, renew_at_) : renew_at_;
   return next;
 }
 
@@ -422,6 +422,7 @@ void RunLoop::schedule(PhaseExecution& phase) {
 }
 
 void RunLoop::drop(const std::string& run_id) {
+  touched_.erase(run_id);
   const auto found = runs_.find(run_id);
   if (found == runs_.end()) return;
   std::erase_if(unrecorded_, [&](const RunWrites& write) { return write.run_id == run_id; });
