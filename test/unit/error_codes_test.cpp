@@ -20,8 +20,7 @@ std::string content(const std::filesystem::path& file) {
 }
 
 bool is_code(std::string_view word) {
-  return word.find('_') != std::string_view::npos &&
-         word.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string_view::npos;
+  return !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string_view::npos;
 }
 
 /// Quoted codes that stand behind `before`, with nothing but `between` in between.
@@ -62,7 +61,7 @@ std::set<std::string> documented_codes() {
     std::istringstream words(line.substr(0, line.find('|', 1)));
     for (std::string word; words >> word;) {
       while (word.ends_with(',')) word.pop_back();
-      if (line.starts_with("| ") && is_code(word)) codes.insert(word);
+      if (line.starts_with("| ") && !line.starts_with("| code ") && is_code(word)) codes.insert(word);
     }
   }
   return codes;

@@ -112,7 +112,7 @@ TEST(HostBudget, RequestsWithoutCredentialOrUsableUrlHaveAccountsToo) {
   HttpRequest odd = request(Method::delete_, "not a url");
   budget.sent(odd, now);
   EXPECT_EQ(budget.earliest(odd, now), now + seconds{1});
-  budget.set_mutation_interval(Millis{0});
+  budget.configure(Millis{0}, seconds{10});
   budget.sent(odd, now + seconds{5});
   EXPECT_EQ(budget.earliest(odd, now + seconds{5}), now + seconds{1});
 }
