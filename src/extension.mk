@@ -2,8 +2,8 @@
 # there.  Variables: PG_CONFIG, OPS_WERROR=1 (warnings are errors), DESTDIR.
 
 PG_CONFIG ?= pg_config
-VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" ops_runner.control)
-SCRIPT := sql/ops_runner--$(VERSION).sql
+EXTENSION_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" ops_runner.control)
+SCRIPT := sql/ops_runner--$(EXTENSION_VERSION).sql
 SOURCES := $(wildcard src/core/*.cpp src/phases/*.cpp src/http/*.cpp src/pg/*.cpp)
 
 MODULE_big = ops_runner
@@ -22,7 +22,7 @@ include $(PGXS)
 OPS_CXXFLAGS := -std=c++20 -O1 -g1 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
   -Wall -Wextra -Wshadow -Wno-missing-field-initializers $(if $(OPS_WERROR),-Werror) -Isrc
 # Only src/pg sees the server's headers, and only src/http may see curl's: the layers hold by construction.
-OPS_PG_CXXFLAGS := -Wno-register -D_GNU_SOURCE -isystem $(shell $(PG_CONFIG) --includedir-server)
+OPS_PG_CXXFLAGS := -Wno-register -D_GNU_SOURCE -DOPS_VERSION='"$(EXTENSION_VERSION)"' -isystem $(shell $(PG_CONFIG) --includedir-server)
 
 build/obj/pg/%.o: src/pg/%.cpp
 	@mkdir -p $(@D)
