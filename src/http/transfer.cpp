@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/redact.hpp"
+#include "core/stop_point.hpp"
 
 namespace ops {
 
@@ -190,7 +191,10 @@ bool HttpClient::Transfer::take_header(std::string_view line) {
     limit(TransportFailure::too_large, "more than 100 header lines or 64 kB of headers");
     return false;
   }
-  if (line.starts_with("HTTP/")) {  // of a 1xx answer or the final one: what came before does not count
+  if (line.starts_with("HTTP/")) {
+    if (is_changing(request_.method))
+      OPS_STOP_POINT("after_send",
+                     std::string_view());  // of a 1xx answer or the final one: what came before does not count
     response_.headers.clear();
     content_length_.reset();
     chunked_ = false;
@@ -351,7 +355,10 @@ curl_socket_t HttpClient::Callbacks::open_socket(void* transfer_pointer, curlsoc
       transfer->limit(TransportFailure::refused_by_rule, refusal);
       return CURL_SOCKET_BAD;
     }
-    return ::socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+    const int made = ::socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+    if (made < 0 && (errno == EMFILE || errno == ENFILE))
+      transfer->limit(TransportFailure::exhausted, std::string("no socket: ") + std::strerror(errno));
+    return made;
   } catch (...) {
     return CURL_SOCKET_BAD;
   }

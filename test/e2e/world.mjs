@@ -67,7 +67,8 @@ export class World {
     const owner = (flag) => Number(execFileSync('id', [flag, process.env.OPS_SERVER_USER]).toString());
     world.services.writeSecrets(process.env.OPS_SECRETS, owner('-u'), owner('-g'));
     await world.configure({
-      'ops_runner.allowed_hosts': world.services.allowedHosts,
+      'ops_runner.allowed_hosts': [world.services.allowedHosts, ...(options.allowedHosts ?? [])].join(', '),
+      ...options.settings,
       'ops_runner.mutation_interval': '0',
       'ops_runner.retry_delay': '20ms',
       'ops_runner.poll_interval': options.pollInterval ?? '500ms',
@@ -146,6 +147,16 @@ export class World {
     this.db = await client(this.db.database);
     await this.working();
     return stopping;
+  }
+
+  /** Pid of the worker of this database. */
+  async workerPid() {
+    return (await this.worker()).pid;
+  }
+
+  async effects(runId) {
+    const { rows } = await this.db.query('SELECT * FROM ops.effects WHERE run_id = $1', [runId]);
+    return Object.fromEntries(rows.map((row) => [row.effect_key, row]));
   }
 
   async events(runId) {

@@ -31,6 +31,12 @@ struct StoreDefects {
   bool loses_cancels = false;
 };
 
+/// Codes of all errors that were stored by this program, of whatever store.
+inline std::set<std::string>& stored_error_codes() {
+  static std::set<std::string> codes;
+  return codes;
+}
+
 class MemoryStore final : public Store {
  public:
   struct StoredRun {
@@ -97,6 +103,7 @@ class MemoryStore final : public Store {
   int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
+  std::set<std::string> rescued;   ///< runs that were given to somebody else
   int transactions = 0;
   int tokens = 0;
   /// Called before (false) and after (true) a commit becomes durable; may throw to end the worker's life there.
@@ -152,6 +159,15 @@ class MemoryStore final : public Store {
       return lost;
     }
 
+    std::set<std::string> renew_lease(Millis) override {
+      std::set<std::string> held;
+      for (const auto& [id, stored] : store_.runs) {
+        const bool active = stored.run.status == RunStatus::claimed || stored.run.status == RunStatus::running;
+        if (active && !store_.rescued.contains(id)) held.insert(id);
+      }
+      return held;
+    }
+
     std::vector<CancelRequest> cancel_requests() override {
       std::vector<CancelRequest> requests;
       for (const auto& [id, unchanged] : store_.runs) {
@@ -194,7 +210,10 @@ class MemoryStore final : public Store {
 
     void store(StoredRun& stored, const RunWrites& write) const {
       if (write.status) set_status(stored, *write.status);
-      for (const EventRecord& event : write.events) stored.events.push_back(event);
+      for (const EventRecord& event : write.events) {
+        if (event.payload.contains("code")) stored_error_codes().insert(event.payload["code"].get<std::string>());
+        stored.events.push_back(event);
+      }
       for (const ArtifactRecord& artifact : write.artifacts) stored.artifacts.push_back(artifact);
       for (const PhaseWrite& change : write.phases)
         for (PhaseFacts& phase : stored.run.phases) {

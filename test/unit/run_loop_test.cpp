@@ -161,6 +161,69 @@ TEST(RunLoop, F52_ARequestThatNeverLeftIsSentAgainWithoutLooking) {
   EXPECT_EQ(std::ranges::count(world.transport.sent, "https://service.example/look", &HttpRequest::url), 0);
 }
 
+TEST(RunLoop, F64_AConflictOnARepetitionIsLookedAtBeforeItFails) {
+  for (const int conflict : {409, 422}) {
+    int sends = 0;
+    int looks = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (request.url == effect_url) return ++sends == 1 ? lost(true) : answer(conflict, Json::object());
+      // The first try took effect and shows late.
+      if (request.url.ends_with("/look")) return answer(++looks == 1 ? 404 : 200, Json::object());
+      return answer(200, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success) << conflict;
+    EXPECT_EQ(sends, 2);
+    EXPECT_EQ(looks, 2);
+  }
+}
+
+TEST(RunLoop, F64_AConflictOnTheFirstTryOrOfSomebodyElseIsAnError) {
+  for (const bool lost_before : {false, true}) {
+    int sends = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (request.url == effect_url) return ++sends == 1 && lost_before ? lost(true) : answer(409, Json::object());
+      return answer(request.url.ends_with("/look") ? 404 : 200, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.run_until_idle();
+    EXPECT_EQ(world.store.runs.at("run-1").run.phases[0].outcome["error"], "rejected");
+    EXPECT_EQ(world.store.runs.at("run-1").run.effects[0].state, EffectState::absent);
+  }
+}
+
+// Ten minutes of 503 for everybody: few requests go out, no run fails, and all go on soon after.
+TEST(RunLoop, F65_RunsOutliveAStormOfErrors) {
+  constexpr int runs = 20;
+  const SteadyTime over{std::chrono::minutes{10}};
+  const World* seen = nullptr;
+  int during = 0;
+  World world(catalog(), [&](const HttpRequest&) {
+    if (seen->clock.steady_now() >= over) return answer(200, Json::object());
+    ++during;
+    return answer(503, Json::object());
+  });
+  seen = &world;
+  for (int i = 0; i < runs; ++i) world.queue("run-" + std::to_string(i), {phase("a", "effect")});
+  world.run_until_idle();
+  for (int i = 0; i < runs; ++i) EXPECT_EQ(world.status("run-" + std::to_string(i)), RunStatus::success);
+  EXPECT_LT(during, 2 * runs + 70) << "an outage is probed every ten seconds";
+  EXPECT_LT(world.clock.steady_now() - over, std::chrono::seconds{30 + 5}) << "5 s of them the phase itself sleeps";
+  const auto texts = world.messages("run-7");
+  EXPECT_EQ(std::ranges::count_if(texts, [](const auto& t) { return t.find("fails for everybody") != t.npos; }), 1);
+}
+
+TEST(RunLoop, F65_AnOutageWithoutAnEndFailsTheRunAfterAQuarterOfAnHour) {
+  World world(catalog(), [](const HttpRequest&) { return answer(500, Json::object()); });
+  world.queue("run-1", {phase("a", "effect")});
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::failed);
+  EXPECT_EQ(world.store.runs.at("run-1").run.phases[0].outcome["error"], "service_unavailable");
+  EXPECT_GT(world.clock.steady_now(), SteadyTime{std::chrono::minutes{14}});
+  EXPECT_LT(world.clock.steady_now(), SteadyTime{std::chrono::minutes{16}});
+}
+
 // A crash after every single turn, until the run ends: the effect is accepted once.
 TEST(RunLoop, ACrashAfterAnyTurnNeverDoublesTheEffect) {
   for (int crash_after = 1; crash_after < 40; ++crash_after) {
@@ -224,6 +287,55 @@ TEST(RunLoop, Invariant6_AFencedRunIsDroppedWithoutWriting) {
   EXPECT_EQ(world.store.runs.at("run-1").events.size(), events);
   EXPECT_EQ(world.loop->running(), 0u);
   EXPECT_EQ(sent_effects(world), 0);
+}
+
+// Stopped between the commit of an intent and its sending, for longer than the lease.
+TEST(RunLoop, F11_AWorkerThatWasStoppedAsksWhatItStillHoldsBeforeItSends) {
+  for (const bool rescued : {true, false}) {
+    World world(catalog(), all_well());
+    world.queue("run-1", {phase("a", "effect")});
+    bool stopped = false;
+    world.store.at_commit = [&](bool durable) {
+      const auto& effects = world.store.runs.at("run-1").run.effects;
+      if (!durable || effects.empty() || effects[0].state != EffectState::intended || stopped) return;
+      stopped = true;
+      world.clock.advance_to(world.clock.steady_now() + std::chrono::minutes{1});
+      if (rescued) world.store.rescued.insert("run-1");
+    };
+    world.run_until_idle();
+    EXPECT_EQ(sent_effects(world), rescued ? 0 : 1);
+    EXPECT_EQ(world.loop->running(), 0u);
+    EXPECT_EQ(world.status("run-1"), rescued ? RunStatus::running : RunStatus::success);
+  }
+}
+
+TEST(RunLoop, R3_TheLeaseIsRenewedWhileARunWaitsAndOnlyThen) {
+  World world(catalog(), all_well());
+  world.run_until_idle();
+  EXPECT_FALSE(world.loop->next_deadline());
+  PhaseFacts slow = phase("a", "effect");
+  world.queue("run-1", {slow});
+  world.run_until_idle([&] { return sent_effects(world) == 1; });
+  const auto next = world.loop->next_deadline();
+  ASSERT_TRUE(next);
+  EXPECT_LE(*next - world.clock.steady_now(), LoopSettings{}.lease / 3);
+}
+
+TEST(RunLoop, F41_AfterAPromotionAnEffectWithoutARecordIsLookedForFirst) {
+  for (const bool out_there : {true, false}) {
+    int looks = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (!request.url.ends_with("/look")) return answer(200, Json::object());
+      ++looks;
+      return answer(out_there ? 200 : 404, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.store.runs.at("run-1").run.facts.look_first = true;
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success);
+    EXPECT_EQ(looks, 1);
+    EXPECT_EQ(sent_effects(world), out_there ? 0 : 1);
+  }
 }
 
 TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
