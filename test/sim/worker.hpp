@@ -1,0 +1,65 @@
+// One life of the worker: the real loop with its ports, and around it what src/pg/worker_main.cpp does.
+#pragma once
+
+#include <functional>
+#include <set>
+#include <string>
+
+#include "core/run_loop.hpp"
+#include "database.hpp"
+#include "inspector.hpp"
+#include "scratch_memory.hpp"
+#include "wire.hpp"
+
+namespace ops::sim {
+
+class Worker {
+ public:
+  struct Hooks {
+    std::function<void(const char*)> at_point;  ///< may end or stop this life
+    std::function<void()> may_fail;             ///< may make a transaction fail
+  };
+  Worker(Ground& ground, Database& database, Services& services, Inspector& inspector,
+         const std::set<std::string>& secrets, const PhaseCatalog& catalog, std::string id, Hooks hooks);
+
+  /// One pass of the worker's main loop.
+  void step();
+  /// When it wants to make its next pass.
+  SteadyTime wakes() const;
+  void ring_queue() { queue_rung_ = true; }
+  void ring_cancel() { cancel_rung_ = true; }
+  const std::string& id() const { return id_; }
+
+  bool is_stopped = false;  ///< as by SIGSTOP
+  bool is_dead = false;
+
+ private:
+  class DiceRandom final : public Random {
+   public:
+    explicit DiceRandom(Dice& dice) : dice_(dice) {}
+    double uniform() override { return dice_.uniform(); }
+
+   private:
+    Dice& dice_;
+  };
+  void check_safety();
+  LoopSettings settings() const;
+
+  Ground& ground_;
+  Database& database_;
+  const std::set<std::string>& secrets_;
+  std::string id_;
+  Hooks hooks_;
+  Session session_;
+  Wire wire_;
+  DiceRandom random_;
+  ScratchMemories files_;
+  RunLoop loop_;
+  SteadyTime next_check_{};
+  bool started_ = false;
+  bool more_ = true;
+  bool queue_rung_ = true;
+  bool cancel_rung_ = true;
+};
+
+}  // namespace ops::sim
