@@ -4,32 +4,59 @@
 #include <utility>
 
 #include "core/redact.hpp"
+#include "core/stop_point.hpp"
 
 namespace ops {
 
 namespace {
+
 constexpr int careful_turns_after_failure = 20;
+constexpr int tries_of_a_transaction = 5;
+constexpr Millis pause_after_failed_renewal{1'000};
+
+/// The run that is being resumed, for the next life of the worker if this one ends meanwhile.
+class Marked {
+ public:
+  Marked(CrashMark& mark, std::string_view run_id) : mark_(mark) { mark_.set(run_id); }
+  ~Marked() { mark_.clear(); }
+  Marked(const Marked&) = delete;
+  Marked& operator=(const Marked&) = delete;
+
+ private:
+  CrashMark& mark_;
+};
+
+bool holds(const RunWrites& write, EffectState state) {
+  return std::ranges::find(write.effects, state, &EffectRecord::state) != write.effects.end();
 }
 
-RunLoop::RunLoop(Store& store, Transport& transport, Clock& clock, Random& random, Files& files,
-                 const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
+/// Test builds may stop here for every run of this turn that has written such an effect.
+void stop_where(const std::vector<RunWrites>& writes, EffectState state, [[maybe_unused]] const char* point) {
+  for (const RunWrites& write : writes)
+    if (holds(write, state)) OPS_STOP_POINT(point, write.run_id);
+}
+
+}  // namespace
+
+RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
                  std::function<void(const std::string&)> report)
-    : store_(store),
-      transport_(transport),
-      clock_(clock),
-      random_(random),
-      files_(files),
+    : budget_(settings.mutation_interval),
+      store_(ports.store),
+      transport_(ports.transport),
+      clock_(ports.clock),
+      crash_mark_(ports.crash_mark),
+      environment_{ports.clock, ports.random, budget_, tokens_, ports.files, settings.retry_delay},
       catalog_(catalog),
       worker_id_(std::move(worker_id)),
       settings_(settings),
-      report_(std::move(report)),
-      budget_(settings.mutation_interval) {}
+      report_(std::move(report)) {}
 
 RunLoop::~RunLoop() = default;
 
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   settings_ = settings;
+  environment_.retry_delay = settings.retry_delay;
   budget_.set_mutation_interval(settings.mutation_interval);
 }
 
@@ -50,8 +77,10 @@ int RunLoop::capacity() const {
 }
 
 std::optional<SteadyTime> RunLoop::next_deadline() const {
-  if (timers_.empty()) return std::nullopt;
-  return timers_.begin()->first;
+  std::optional<SteadyTime> next;
+  if (!timers_.empty()) next = timers_.begin()->first;
+  if (!runs_.empty()) next = next ? std::min(*next, renew_at_) : renew_at_;
+  return next;
 }
 
 bool RunLoop::turn() {
@@ -64,7 +93,15 @@ bool RunLoop::turn() {
 // Resuming -----------------------------------------------------------------------------------------------------------
 
 void RunLoop::resume_ready() {
-  for (ClaimedRun& run : std::exchange(adopted_, {})) start_run(std::move(run));
+  for (ClaimedRun& run : std::exchange(adopted_, {})) {
+    const std::string run_id = run.facts.run_id;
+    try {
+      start_run(std::move(run));
+    } catch (const std::exception& error) {
+      report_("run " + run_id + " cannot be taken up: " + redact(error.what()));
+      drop(run_id);
+    }
+  }
 
   for (PhaseExecution* phase : std::exchange(ready_, {})) resume(*phase);
 
@@ -98,8 +135,7 @@ void RunLoop::start_run(ClaimedRun claimed) {
   ++counters_.claimed;
   const std::string run_id = claimed.facts.run_id;
   drop(run_id);  // a run that came back to us by reset: the old life ends here
-  const PhaseEnvironment environment{clock_, random_, budget_, tokens_, files_, settings_.retry_delay};
-  auto run = std::make_unique<RunExecution>(std::move(claimed), catalog_, environment, worker_id_);
+  auto run = std::make_unique<RunExecution>(std::move(claimed), catalog_, environment_, worker_id_);
   RunExecution& added = *run;
   runs_.emplace(run_id, std::move(run));
   touch(added);
@@ -110,7 +146,15 @@ void RunLoop::resume(PhaseExecution& phase) {
   RunExecution& run = phase.run();
   touch(run);
   unschedule(phase);
-  phase.resume();
+  {
+    const Marked marked(crash_mark_, run.run_id());
+    try {
+      OPS_STOP_POINT("before_resume", run.run_id());
+      phase.resume();
+    } catch (const std::exception& error) {
+      phase.abandon(error.what());
+    }
+  }
   if (!phase.settled()) return;
   for (PhaseExecution* next : run.advance()) resume(*next);
 }
@@ -158,20 +202,59 @@ std::vector<RunWrites> RunLoop::collect_writes() {
   return writes;
 }
 
+// Lease --------------------------------------------------------------------------------------------------------------
+
+void RunLoop::renew_lease(StoreTransaction& transaction) {
+  const std::set<std::string> held = transaction.renew_lease(settings_.lease);
+  std::vector<std::string> lost;
+  for (const auto& [run_id, run] : runs_)
+    if (!held.contains(run_id) && !claimed_now_.contains(run_id)) lost.push_back(run_id);
+  for (const std::string& run_id : lost) drop(run_id);
+}
+
+void RunLoop::lease_renewed(SteadyTime began) {
+  lease_end_ = began + settings_.lease;
+  renew_at_ = began + settings_.lease / 3;
+}
+
+/// Asked right before sending: the time since the last renewal may have been spent stopped.
+bool RunLoop::lease_holds() {
+  const SteadyTime now = clock_.steady_now();
+  if (now < lease_end_) return true;
+  if (now < renew_at_) return false;
+  try {
+    const std::unique_ptr<StoreTransaction> transaction = store_.begin();
+    renew_lease(*transaction);
+    transaction->commit(false);
+    lease_renewed(now);
+    return true;
+  } catch (const std::exception& error) {
+    report_("the lease could not be renewed, nothing is sent until it is: " + redact(error.what()));
+    renew_at_ = now + pause_after_failed_renewal;
+    return false;
+  }
+}
+
 void RunLoop::store_turn() {
+  const SteadyTime began = clock_.steady_now();
   const bool claims = queue_rung_ && capacity() > 0;
+  const bool renews = began >= renew_at_ && (claims || !runs_.empty());
   std::vector<RunWrites> writes;
+  std::vector<std::string> claimed;
   bool collected = false;
+  bool stored = false;
   try {
     if (claims && careful_turns_ > 0) {
       const std::unique_ptr<StoreTransaction> transaction = store_.begin();
       take_claims(*transaction);
       transaction->commit(false);
+      claimed.assign(claimed_now_.begin(), claimed_now_.end());
       claimed_now_.clear();
     }
     std::unique_ptr<StoreTransaction> transaction;
-    if ((claims && careful_turns_ == 0) || cancel_rung_) {
+    if ((claims && careful_turns_ == 0) || cancel_rung_ || renews) {
       transaction = store_.begin();
+      if (renews) renew_lease(*transaction);
       if (careful_turns_ == 0) take_claims(*transaction);
       take_cancel_requests(*transaction);
     }
@@ -181,10 +264,14 @@ void RunLoop::store_turn() {
       if (!transaction) transaction = store_.begin();
       for (const std::string& run_id : transaction->record(writes)) drop(run_id);
     }
+    stop_where(writes, EffectState::done, "before_result_commit");
     if (transaction) {
       transaction->commit(std::ranges::any_of(writes, &RunWrites::needs_flush));
       ++counters_.commits;
     }
+    stored = true;
+    claimed.insert(claimed.end(), claimed_now_.begin(), claimed_now_.end());
+    if (renews) lease_renewed(began);
     if (careful_turns_ > 0) --careful_turns_;
   } catch (const std::exception& error) {
     // Claims of this transaction are undone with it: those runs are queued again and have sent nothing.
@@ -199,47 +286,73 @@ void RunLoop::store_turn() {
     store_one_by_one(writes, error.what());
   }
   claimed_now_.clear();
+  for (const std::string& run_id : claimed) OPS_STOP_POINT("after_claim", run_id);
+  if (stored) {
+    stop_where(writes, EffectState::done, "after_result_commit");
+    stop_where(writes, EffectState::intended, "after_intent_commit");
+  }
   release();
 }
 
 void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes, const std::string& why) {
   report_("a transaction failed and is redone run by run: " + redact(why));
-  for (const RunWrites& write : writes) {
+  for (const RunWrites& write : writes) store_alone(write);
+}
+
+void RunLoop::store_alone(const RunWrites& write) {
+  try {
+    if (store_with_retries(write)) return;
+    report_("run " + write.run_id + " could not be recorded and is taken up again later");
+    drop(write.run_id);
+  } catch (const std::exception& error) {
+    give_up(write, error.what());
+  }
+}
+
+/// False when it failed each time for a reason that may pass. @throws what will not pass
+bool RunLoop::store_with_retries(const RunWrites& write) {
+  for (int attempt = 1; attempt <= tries_of_a_transaction; ++attempt) {
     try {
       const std::unique_ptr<StoreTransaction> transaction = store_.begin();
       const std::vector<RunWrites> single{write};
       for (const std::string& run_id : transaction->record(single)) drop(run_id);
       transaction->commit(write.needs_flush);
-    } catch (const std::exception& error) {
-      // Nothing of this run's turn can be stored. What it sent stays in its journal as intended; it is not sent again.
+      return true;
+    } catch (const TransientStoreError& error) {
       report_("run " + write.run_id + " could not be recorded: " + redact(error.what()));
-      drop(write.run_id);
-      try {
-        const std::unique_ptr<StoreTransaction> transaction = store_.begin();
-        RunWrites ending;
-        ending.run_id = write.run_id;
-        ending.claim_token = write.claim_token;
-        ending.status = RunStatus::failed;
-        ending.needs_flush = true;
-        ending.events.push_back(
-            {Level::error,
-             redact(std::string("run failed: its progress could not be recorded: ") + error.what()),
-             {{"code", "internal_error"}, {"hint", "This is a fault of ops_runner; please report it with this event."}},
-             {},
-             {},
-             clock_.now()});
-        transaction->record({ending});
-        transaction->commit(true);
-      } catch (const std::exception& again) {
-        report_("run " + write.run_id + " stays claimed until the worker can read it again: " + redact(again.what()));
-      }
     }
+  }
+  return false;
+}
+
+/// Nothing of this run's turn can be stored, now or later. What it sent stays in its journal as intended; it is not
+/// sent again.
+void RunLoop::give_up(const RunWrites& write, const std::string& why) {
+  report_("run " + write.run_id + " could not be recorded: " + redact(why));
+  drop(write.run_id);
+  RunWrites ending;
+  ending.run_id = write.run_id;
+  ending.claim_token = write.claim_token;
+  ending.status = RunStatus::failed;
+  ending.needs_flush = true;
+  ending.events.push_back(
+      {Level::error,
+       redact("run failed: its progress could not be recorded: " + why),
+       {{"code", "internal_error"}, {"hint", "This is a fault of ops_runner; please report it with this event."}},
+       {},
+       {},
+       clock_.now()});
+  try {
+    if (store_with_retries(ending)) return;
+  } catch (const std::exception& again) {
+    report_("run " + write.run_id + " stays claimed until the worker can read it again: " + redact(again.what()));
   }
 }
 
 // Releasing ----------------------------------------------------------------------------------------------------------
 
 void RunLoop::release() {
+  if (touched_.empty() || !lease_holds()) return;
   for (const std::string& run_id : std::exchange(touched_, {})) {
     const auto found = runs_.find(run_id);
     if (found == runs_.end()) continue;
@@ -251,7 +364,12 @@ void RunLoop::release() {
       queue_rung_ = true;
       continue;
     }
-    for (const auto& phase : run.executions()) schedule(*phase);
+    try {
+      for (const auto& phase : run.executions()) schedule(*phase);
+    } catch (const std::exception& error) {
+      report_("run " + run_id + " cannot go on and is taken up again later: " + redact(error.what()));
+      drop(run_id);
+    }
   }
 }
 

@@ -24,7 +24,8 @@ Statement claim_statement(R"sql(
 // together with the run.
 Statement facts_statement(R"sql(
   SELECT r.run_id, r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
-         r.cancel_requested_at IS NOT NULL, r.cancel_reason
+         r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
+         (extract(epoch FROM r.queued_at) * 1000000)::bigint
     FROM ops.runs r
     JOIN ops.environments e ON e.env_id = r.env_id
     JOIN ops.projects p ON p.project_id = r.project_id
@@ -111,6 +112,11 @@ Statement record_artifacts_statement(R"sql(
   ON CONFLICT (run_id, artifact_type, storage_path) DO UPDATE
      SET digest = EXCLUDED.digest, size_bytes = EXCLUDED.size_bytes, metadata = EXCLUDED.metadata)sql");
 
+Statement renew_statement(R"sql(
+  WITH renewed AS (
+    UPDATE ops.workers SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' WHERE worker_id = $1)
+  SELECT run_id FROM ops.run_slots WHERE worker_id = $1)sql");
+
 Statement cancel_statement(R"sql(
   WITH told AS (
     UPDATE ops.run_slots SET cancel_requested = false WHERE worker_id = $1 AND cancel_requested RETURNING run_id)
@@ -118,7 +124,7 @@ Statement cancel_statement(R"sql(
 
 Statement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
-         ops._promote_free_slots() > 0
+         ops._promote_free_slots() > 0 OR EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'ready')
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'later' AND available_at <= clock_timestamp()),
          EXISTS (SELECT FROM ops.run_slots WHERE worker_id = $1 AND cancel_requested),
@@ -178,6 +184,8 @@ std::vector<ClaimedRun> read_runs(const Rows& claims) {
     run.facts.metadata = json_of(rows.at(i, 8));
     run.cancel_requested = rows.is_true(i, 9);
     run.cancel_reason = rows.text(i, 10);
+    run.facts.look_first = rows.is_true(i, 11);
+    run.facts.queued_at = time_of(rows.at(i, 12));
   }
   return runs;
 }
@@ -238,17 +246,67 @@ std::optional<std::string> or_null(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(dump_json(json));
 }
 
+/// Failures that may pass: class 40 (deadlock, serialization), 53 (no memory, no disk), 57014 (cancelled), 55P03
+/// (lock).
+bool is_transient(int sqlstate) {
+  const int category = ERRCODE_TO_CATEGORY(sqlstate);
+  return category == ERRCODE_TRANSACTION_ROLLBACK || category == ERRCODE_INSUFFICIENT_RESOURCES ||
+         sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/// Calls and lets the core know which failures may pass.
+template <class F>
+auto classified(F&& call) {
+  try {
+    return call();
+  } catch (const PgError& error) {
+    if (is_transient(error.sqlstate())) throw TransientStoreError(error.what());
+    throw;
+  }
+}
+
 class RunTransaction final : public StoreTransaction {
  public:
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
-    read_history(runs);
-    return runs;
+    return classified([&] {
+      std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
+      read_history(runs);
+      return runs;
+    });
   }
 
   std::set<std::string> record(const std::vector<RunWrites>& writes) override {
+    return classified([&] { return record_all(writes); });
+  }
+
+  std::set<std::string> renew_lease(Millis lease) override {
+    return classified([&] {
+      const Rows rows = renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())});
+      std::set<std::string> held;
+      for (std::size_t i = 0; i < rows.size(); ++i) held.insert(rows.text(i, 0));
+      return held;
+    });
+  }
+
+  std::vector<CancelRequest> cancel_requests() override {
+    return classified([&] {
+      const Rows rows = cancel_statement.run({worker_id_});
+      std::vector<CancelRequest> requests;
+      for (std::size_t i = 0; i < rows.size(); ++i) requests.push_back({rows.text(i, 0), rows.text(i, 1)});
+      return requests;
+    });
+  }
+
+  void commit(bool flush) override {
+    classified([&] { transaction_.commit(flush); });
+  }
+
+ private:
+  using Base = std::map<std::string, std::int64_t>;
+
+  static std::set<std::string> record_all(const std::vector<RunWrites>& writes) {
     const std::map<std::string, std::int64_t> base = record_runs(writes);
     std::set<std::string> lost;
     for (const RunWrites& write : writes)
@@ -259,18 +317,6 @@ class RunTransaction final : public StoreTransaction {
     record_artifacts(writes, base);
     return lost;
   }
-
-  std::vector<CancelRequest> cancel_requests() override {
-    const Rows rows = cancel_statement.run({worker_id_});
-    std::vector<CancelRequest> requests;
-    for (std::size_t i = 0; i < rows.size(); ++i) requests.push_back({rows.text(i, 0), rows.text(i, 1)});
-    return requests;
-  }
-
-  void commit(bool flush) override { transaction_.commit(flush); }
-
- private:
-  using Base = std::map<std::string, std::int64_t>;
 
   /// Returns, per run that is still ours, the seq before its first new event.
   static Base record_runs(const std::vector<RunWrites>& writes) {
@@ -400,7 +446,7 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
   std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));
   read_history(runs);
-  transaction.commit(false);
+  transaction.commit(true);  // the attempt is counted before it is made
   return runs;
 }
 

@@ -126,7 +126,9 @@ Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
 /// Dispatches the workflow once and returns {workflow_run_id, html_url}.
 Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string token) {
   // Read with two minutes of slack for the difference of two clocks.
-  ctx.remember("dispatched_after", utc(ctx.now() - std::chrono::minutes{2}));
+  const RunFacts& run = ctx.run();
+  const WallTime since = run.look_first && run.queued_at ? *run.queued_at : ctx.now();
+  ctx.remember("dispatched_after", utc(since - std::chrono::minutes{2}));
   Json inputs = value_at(ctx.config(), "/github/inputs");
   if (!inputs.is_object()) inputs = Json::object();
   inputs["run_token"] = token;

@@ -226,6 +226,79 @@ TEST(RunLoop, Invariant6_AFencedRunIsDroppedWithoutWriting) {
   EXPECT_EQ(sent_effects(world), 0);
 }
 
+// Stopped between the commit of an intent and its sending, for longer than the lease.
+TEST(RunLoop, F11_AWorkerThatWasStoppedAsksWhatItStillHoldsBeforeItSends) {
+  for (const bool rescued : {true, false}) {
+    World world(catalog(), all_well());
+    world.queue("run-1", {phase("a", "effect")});
+    bool stopped = false;
+    world.store.at_commit = [&](bool durable) {
+      const auto& effects = world.store.runs.at("run-1").run.effects;
+      if (!durable || effects.empty() || effects[0].state != EffectState::intended || stopped) return;
+      stopped = true;
+      world.clock.advance_to(world.clock.steady_now() + std::chrono::minutes{1});
+      if (rescued) world.store.rescued.insert("run-1");
+    };
+    world.run_until_idle();
+    EXPECT_EQ(sent_effects(world), rescued ? 0 : 1);
+    EXPECT_EQ(world.loop->running(), 0u);
+    EXPECT_EQ(world.status("run-1"), rescued ? RunStatus::running : RunStatus::success);
+  }
+}
+
+TEST(RunLoop, R3_TheLeaseIsRenewedWhileARunWaitsAndOnlyThen) {
+  World world(catalog(), all_well());
+  world.run_until_idle();
+  EXPECT_FALSE(world.loop->next_deadline());
+  PhaseFacts slow = phase("a", "effect");
+  world.queue("run-1", {slow});
+  world.run_until_idle([&] { return sent_effects(world) == 1; });
+  const auto next = world.loop->next_deadline();
+  ASSERT_TRUE(next);
+  EXPECT_LE(*next - world.clock.steady_now(), LoopSettings{}.lease / 3);
+}
+
+TEST(RunLoop, F28_AFailureThatPassesIsTriedAgainAndFailsNoRun) {
+  World world(catalog(), all_well());
+  world.queue("run-1", {phase("a", "effect")});
+  world.loop->turn();
+  world.store.fail_transiently = 4;
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
+  EXPECT_EQ(sent_effects(world), 1);
+}
+
+TEST(RunLoop, F28_ARunThatCannotBeRecordedForLongIsLeftToTheNextTakeOver) {
+  World world(catalog(), all_well());
+  world.queue("run-1", {phase("a", "effect")});
+  world.loop->turn();
+  world.store.fail_transiently = 6;
+  world.run_until_idle();
+  EXPECT_EQ(world.loop->running(), 0u);
+  EXPECT_EQ(world.status("run-1"), RunStatus::running);
+  world.loop->adopt({world.store.taken_over("run-1")});
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
+  EXPECT_EQ(sent_effects(world), 1);
+}
+
+TEST(RunLoop, F41_AfterAPromotionAnEffectWithoutARecordIsLookedForFirst) {
+  for (const bool out_there : {true, false}) {
+    int looks = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (!request.url.ends_with("/look")) return answer(200, Json::object());
+      ++looks;
+      return answer(out_there ? 200 : 404, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.store.runs.at("run-1").run.facts.look_first = true;
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success);
+    EXPECT_EQ(looks, 1);
+    EXPECT_EQ(sent_effects(world), out_there ? 0 : 1);
+  }
+}
+
 TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
   for (int at = 0; at < 12; ++at) {
     World world(catalog(), all_well());

@@ -30,6 +30,13 @@ class FixedRandom final : public Random {
   double uniform() override { return 0.5; }
 };
 
+class MemoryCrashMark final : public CrashMark {
+ public:
+  void set(std::string_view run_id) noexcept override { marked = run_id; }
+  void clear() noexcept override { marked.clear(); }
+  std::string marked;
+};
+
 class MemoryFiles final : public Files {
  public:
   std::shared_ptr<ScratchFile> create() override {
@@ -102,8 +109,8 @@ class World {
   void restart() {
     LoopSettings settings;
     settings.mutation_interval = Millis{0};
-    loop = std::make_unique<RunLoop>(store, transport, clock, random_, files_, catalog_, "worker", settings,
-                                     [this](const std::string& problem) { reports.push_back(problem); });
+    loop = std::make_unique<RunLoop>(Ports{store, transport, clock, random_, files_, crash_mark}, catalog_, "worker",
+                                     settings, [this](const std::string& problem) { reports.push_back(problem); });
   }
 
   void queue(const std::string& run_id, std::vector<PhaseFacts> phases) {
@@ -144,6 +151,7 @@ class World {
   VirtualClock clock;
   MemoryStore store;
   ScriptedTransport transport;
+  MemoryCrashMark crash_mark;
   std::unique_ptr<RunLoop> loop;
   std::vector<std::string> reports;
 };
