@@ -5,6 +5,11 @@
 
 namespace ops::sim {
 
+namespace {
+constexpr Micros longest_replication_lag = std::chrono::seconds{3};
+constexpr int most_crashes = 3;
+}  // namespace
+
 Database::Change& Database::changed(Changes& changes, const std::string& run_id) const {
   const auto [place, is_new] = changes.try_emplace(run_id);
   if (is_new) place->second.row = runs_.at(run_id).row;
@@ -23,42 +28,59 @@ std::string Database::new_token() {
 // Commits ------------------------------------------------------------------------------------------------------------
 
 void Database::apply(Changes changes, bool flush) {
-  ++transactions_;
-  ++commits_;
-  std::vector<Before> before;
+  Commit commit{agenda_.steady_now(), {}};
   for (auto& [run_id, change] : changes) {
     StoredRun& stored = runs_.at(run_id);
     for (StoredEffect& effect : change.row.effects)
-      if (effect.commit == 0) effect.commit = commits_;
-    before.push_back({run_id, true, std::exchange(stored.row, std::move(change.row))});
+      if (effect.commit == 0) effect.commit = commits_ + 1;
+    commit.before.push_back({run_id, true, std::exchange(stored.row, std::move(change.row))});
     std::ranges::move(change.events, std::back_inserter(stored.events));
   }
-  unflushed_.push_back(std::move(before));
+  keep(std::move(commit), flush);
+  for (const Before& old : newest_.back().before) witness_->committed(old.run_id, old.row, runs_.at(old.run_id));
+}
+
+void Database::keep(Commit commit, bool flush) {
+  ++transactions_;
+  ++commits_;
   if (flush && !defects_.never_flushes) flushed_ = commits_;
-  for (const Before& old : unflushed_.back()) witness_->committed(old.run_id, old.row, runs_.at(old.run_id));
-  if (flushed_ == commits_) unflushed_.clear();
+  newest_.push_back(std::move(commit));
+  // Older ones can be lost neither by a crash nor by a promotion.
+  while (commits_ - newest_.size() < flushed_ && newest_.front().time + longest_replication_lag < agenda_.steady_now())
+    newest_.pop_front();
 }
 
 void Database::undo_newest() {
-  for (Before& old : unflushed_.back()) {
+  for (Before& old : newest_.back().before) {
     if (!old.existed) {
       runs_.erase(old.run_id);
+      witness_->lost(old.run_id);
       continue;
     }
     StoredRun& stored = runs_.at(old.run_id);
     stored.row = std::move(old.row);
     stored.events.resize(std::min(stored.events.size(), stored.row.last_seq));
   }
-  unflushed_.pop_back();
+  newest_.pop_back();
   --commits_;
 }
 
 void Database::crash() {
   late_.clear();
-  const auto lost = dice_.between(0, static_cast<std::int64_t>(unflushed_.size()));
+  const auto lost = dice_.between(0, static_cast<std::int64_t>(commits_ - flushed_));
   for (std::int64_t i = 0; i < lost; ++i) undo_newest();
   flushed_ = commits_;
-  unflushed_.clear();
+}
+
+void Database::promote() {
+  late_.clear();
+  const SteadyTime replicated = agenda_.steady_now() - dice_.between(Micros{0}, longest_replication_lag);
+  while (!newest_.empty() && newest_.back().time > replicated) undo_newest();
+  flushed_ = commits_;
+  Changes changes;
+  for (const auto& [run_id, stored] : runs_)
+    if (!is_final(stored.row.status())) changed(changes, run_id).row.look_first = true;
+  apply(std::move(changes), true);
 }
 
 // People -------------------------------------------------------------------------------------------------------------
@@ -75,9 +97,9 @@ void Database::queue(std::shared_ptr<const RunPlan> plan) {
   run.row.last_seq = 1;
   run.plan = std::move(plan);
   runs_.emplace(run_id, std::move(run));
-  ++transactions_;
-  flushed_ = ++commits_;
-  unflushed_.clear();
+  Commit commit{agenda_.steady_now(), {}};
+  commit.before.push_back({run_id, false, {}});
+  keep(std::move(commit), true);
   ring_queue();
 }
 
@@ -106,15 +128,21 @@ bool Database::cancel_run(const std::string& run_id) {
   return true;
 }
 
-bool Database::reset_run(const std::string& run_id) {
-  if (!runs_.at(run_id).row.is_active()) return false;
-  Changes changes;
-  Change& change = changed(changes, run_id);
-  write_event(change, Level::warn, "given back to the queue");
+void Database::give_back(Change& change, const std::string& why) const {
+  write_event(change, Level::warn, "given back to the queue: " + why);
+  if (change.row.status() == RunStatus::waiting) change.row.crashes = 0;
   change.row.history.push_back(RunStatus::queued);
+  change.row.waiting_for.clear();
   change.row.claim_token.clear();
   change.row.worker_id.clear();
   change.row.cancel_rung = false;
+}
+
+bool Database::reset_run(const std::string& run_id) {
+  const RunRow& found = runs_.at(run_id).row;
+  if (!found.is_active() && found.waiting_for != "poisoned") return false;
+  Changes changes;
+  give_back(changed(changes, run_id), "asked for");
   apply(std::move(changes), true);
   ring_queue();
   return true;
@@ -144,6 +172,7 @@ ClaimedRun Database::claimed(const StoredRun& stored, const RunRow& row) const {
   ClaimedRun run;
   run.facts = stored.plan->facts;
   run.facts.attempt = row.attempt;
+  run.facts.look_first = row.look_first;
   run.claim_token = row.claim_token;
   run.status = row.status();
   run.cancel_requested = row.cancel_requested;
@@ -177,7 +206,7 @@ std::vector<ClaimedRun> Database::take_over(const std::string& worker_id, const 
   if (defects_.take_over_finds_nothing) return taken;
   Changes changes;
   for (const auto& [run_id, stored] : runs_) {
-    const bool lost = !living_.contains(stored.row.worker_id) || stored.row.worker_id == worker_id ||
+    const bool lost = !leases_.contains(stored.row.worker_id) || stored.row.worker_id == worker_id ||
                       defects_.take_over_takes_living;
     const bool held_here = std::ranges::find(held, run_id) != held.end();
     const bool wrongly = defects_.take_over_takes_finished && is_final(stored.row.status());
@@ -190,18 +219,51 @@ std::vector<ClaimedRun> Database::take_over(const std::string& worker_id, const 
     if (!defects_.take_over_keeps_token) row.claim_token = new_token();
     taken.push_back(claimed(stored, row));
   }
-  if (!changes.empty()) apply(std::move(changes), false);
+  if (!changes.empty()) apply(std::move(changes), true);
   for (const ClaimedRun& run : taken) witness_->given_out(run.facts.run_id, run.claim_token, worker_id);
   return taken;
 }
 
-Database::SafetyReport Database::safety_check(const std::string& worker_id) const {
+void Database::register_life(const std::string& worker_id, Micros lease) {
+  leases_[worker_id] = agenda_.steady_now() + lease;
+}
+
+void Database::note_crash(const std::string& run_id) {
+  const auto found = runs_.find(run_id);
+  if (found == runs_.end() || is_final(found->second.row.status()) || found->second.row.status() == RunStatus::waiting)
+    return;
+  Changes changes;
+  Change& change = changed(changes, run_id);
+  RunRow& row = change.row;
+  ++row.crashes;
+  write_event(change, Level::error, "the worker ended while it was resuming this run");
+  if (row.crashes >= most_crashes) {
+    row.history.push_back(RunStatus::waiting);
+    row.waiting_for = "poisoned";
+    row.claim_token.clear();
+    row.worker_id.clear();
+  }
+  apply(std::move(changes), true);
+}
+
+void Database::rescue_expired_claims(const std::string& worker_id) {
+  Changes changes;
+  for (const auto& [run_id, stored] : runs_) {
+    const auto holder = leases_.find(stored.row.worker_id);
+    if (!stored.row.is_active() || stored.row.worker_id == worker_id || holder == leases_.end()) continue;
+    if (holder->second < agenda_.steady_now()) give_back(changed(changes, run_id), "its worker shows no sign of life");
+  }
+  if (!changes.empty()) apply(std::move(changes), false);
+}
+
+Database::SafetyReport Database::safety_check(const std::string& worker_id) {
+  rescue_expired_claims(worker_id);
   SafetyReport report;
   for (const auto& [run_id, stored] : runs_) {
     const RunRow& row = stored.row;
     report.queue |= row.status() == RunStatus::queued;
     if (row.is_active() && row.worker_id == worker_id) report.cancel |= row.cancel_rung;
-    if (row.is_active() && (row.worker_id == worker_id || !living_.contains(row.worker_id))) ++report.runs;
+    if (row.is_active() && (row.worker_id == worker_id || !leases_.contains(row.worker_id))) ++report.runs;
     if (row.waiting_for.starts_with("secret:")) report.missing_secrets.insert(row.waiting_for.substr(7));
   }
   return report;

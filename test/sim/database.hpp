@@ -39,6 +39,8 @@ struct RunRow {
   std::string worker_id;  ///< holder of the slot
   int attempt = 0;
   bool cancel_requested = false;
+  int crashes = 0;
+  bool look_first = false;
   bool cancel_rung = false;  ///< the holder has not been told yet
   std::size_t last_seq = 0;
   std::vector<StoredPhase> phases;
@@ -62,6 +64,8 @@ class Witness {
   virtual void committed(const std::string& run_id, const RunRow& before, const StoredRun& after) = 0;
   virtual void given_out(const std::string& run_id, const std::string& claim_token, const std::string& worker_id) = 0;
   virtual void accepted(const std::string& run_id, const std::string& claim_token) = 0;
+  /// A run that was queued is not there any more: a promotion has lost it.
+  virtual void lost(const std::string& run_id) = 0;
 };
 
 class Database {
@@ -76,9 +80,11 @@ class Database {
   bool resolve_effect(const std::string& run_id, const std::string& key, EffectState state);
 
   // As the worker does it beside its turns.
-  void register_life(const std::string& worker_id) { living_.insert(worker_id); }
+  void register_life(const std::string& worker_id, Micros lease);
   /// Its session lock is gone.
-  void end_life(const std::string& worker_id) { living_.erase(worker_id); }
+  void end_life(const std::string& worker_id) { leases_.erase(worker_id); }
+  /// The life before ended while it was resuming this run.
+  void note_crash(const std::string& run_id);
   std::vector<ClaimedRun> take_over(const std::string& worker_id, const std::vector<std::string>& held);
   struct SafetyReport {
     bool queue = false;
@@ -86,11 +92,13 @@ class Database {
     std::size_t runs = 0;
     std::set<std::string> missing_secrets;
   };
-  SafetyReport safety_check(const std::string& worker_id) const;
+  SafetyReport safety_check(const std::string& worker_id);
   void requeue_waiting_for_secret(const std::string& name);
 
   /// The server goes down: of the commits that were not flushed, only the first ones survive.
   void crash();
+  /// A standby takes its place, which lacks the newest commits, flushed or not.
+  void promote();
 
   const std::map<std::string, StoredRun>& runs() const { return runs_; }
   bool is_durable(const StoredEffect& effect) const { return effect.commit <= flushed_; }
@@ -109,6 +117,10 @@ class Database {
     bool existed = true;
     RunRow row;
   };
+  struct Commit {
+    SteadyTime time;
+    std::vector<Before> before;  ///< how to take it back
+  };
   struct Change {
     RunRow row;
     std::vector<EventRecord> events;
@@ -117,6 +129,9 @@ class Database {
 
   Change& changed(Changes& changes, const std::string& run_id) const;
   void write_event(Change& change, Level level, std::string message) const;
+  void give_back(Change& change, const std::string& why) const;
+  void rescue_expired_claims(const std::string& worker_id);
+  void keep(Commit commit, bool flush);
   void apply(Changes changes, bool flush);
   void undo_newest();
   ClaimedRun claimed(const StoredRun& stored, const RunRow& row) const;
@@ -127,8 +142,8 @@ class Database {
   const Defects& defects_;
   Witness* witness_ = nullptr;
   std::map<std::string, StoredRun> runs_;
-  std::set<std::string> living_;
-  std::deque<std::vector<Before>> unflushed_;  ///< how to take the newest commits back
+  std::map<std::string, SteadyTime> leases_;  ///< of those whose session lock is held
+  std::deque<Commit> newest_;                 ///< commits that may still be lost, oldest first
   Changes late_;                               ///< defect commits_late
   std::uint64_t commits_ = 0;
   std::uint64_t flushed_ = 0;

@@ -61,6 +61,11 @@ void Inspector::accepted(const std::string& run_id, const std::string& claim_tok
     throw Broken{"fence", "a write to " + run_id + " with an old claim token is taken"};
 }
 
+void Inspector::lost(const std::string& run_id) {
+  ground_.trace([&] { return run_id + " is lost with its request"; });
+  --queued_;
+}
+
 void Inspector::check_path(const std::string& run_id, const RunRow& before, const RunRow& after) const {
   if (after.history.size() < before.history.size() ||
       !std::equal(before.history.begin(), before.history.end(), after.history.begin()))
@@ -90,6 +95,7 @@ void Inspector::committed(const std::string& run_id, const RunRow& before, const
       const EventRecord& event = after.events[i];
       return run_id + " | " + event.message + (event.phase.empty() ? "" : " [" + event.phase + "]");
     });
+  if (after.row.claim_token.empty()) tokens_[run_id].clear();
   check_path(run_id, before, after.row);
   check_events(run_id, after);
   if (before.history.size() == after.row.history.size()) return;

@@ -20,6 +20,7 @@ class Inspector final : public Witness {
   void committed(const std::string& run_id, const RunRow& before, const StoredRun& after) override;
   void given_out(const std::string& run_id, const std::string& claim_token, const std::string& worker_id) override;
   void accepted(const std::string& run_id, const std::string& claim_token) override;
+  void lost(const std::string& run_id) override;
 
   // From the wire
   void sends(const HttpRequest& request);

@@ -71,6 +71,7 @@ void People::meddle(const std::string& run_id) {
 void People::decide() {
   when_reachable(minutes{2}, [this] {
     for (const auto& [run_id, stored] : std::map(database_.runs())) {
+      if (stored.row.waiting_for == "poisoned") database_.reset_run(run_id);
       if (stored.row.waiting_for != "decision") continue;
       when_reachable(minutes{2}, [this, run_id = run_id, effects = stored.row.effects] {
         for (const StoredEffect& effect : effects) {

@@ -115,16 +115,15 @@ void Simulation::run_until(SteadyTime end, bool until_all_ended) {
 void Simulation::start_worker() {
   const std::string id = "worker-" + std::to_string(++last_life_);
   ground_.trace([&] { return id + " starts"; });
-  auto& place = workers_.emplace_back();
   Worker::Hooks hooks;
-  hooks.at_point = [this, &worker = place](const char* point) { (void)worker; (void)point; };
+  hooks.at_point = [this](Worker& worker, const char* point) { at_point(worker, point); };
   hooks.may_fail = [this] {
-    if (ground_.dice.chance(ground_.weather.transaction_fails)) throw std::runtime_error("could not serialize access");
+    if (!ground_.dice.chance(ground_.weather.transaction_fails)) return;
+    if (ground_.dice.chance(0.9)) throw TransientStoreError("could not serialize access");
+    throw std::runtime_error("value out of range");
   };
-  const auto self = std::make_shared<Worker*>(nullptr);
-  hooks.at_point = [this, self](const char* point) { at_point(**self, point); };
-  place = std::make_unique<Worker>(ground_, database_, services_, inspector_, people_.secrets(), catalog_, id, hooks);
-  *self = place.get();
+  workers_.push_back(std::make_unique<Worker>(ground_, database_, services_, inspector_, people_.secrets(), catalog_,
+                                              mark_, id, std::move(hooks)));
 }
 
 void Simulation::step(Worker& worker) {
@@ -137,19 +136,28 @@ void Simulation::step(Worker& worker) {
 
 void Simulation::at_point(Worker& worker, const std::string& point) {
   Dice& dice = ground_.dice;
-  if (dice.chance(ground_.weather.worker_death)) throw Death{false, point};
-  if (dice.chance(ground_.weather.server_crash)) throw Death{true, point};
+  if (dice.chance(ground_.weather.worker_death)) die(false, point);
+  if (dice.chance(ground_.weather.server_crash)) die(true, point);
   const bool stoppable = point == "turn" || point == "begin" || point == "after commit";
   if (stoppable && !is_stopping_ && dice.chance(ground_.weather.stopped)) stop(worker);
 }
 
-/// The others live on meanwhile.
+void Simulation::die(bool of_server, const std::string& point) {
+  mark_.freeze();
+  throw Death{of_server, point};
+}
+
+/// The others live on meanwhile. Beyond the lease one more worker is there, as one outside the server may be.
 void Simulation::stop(Worker& worker) {
   ++tally_.stops;
   const Micros pause = ground_.dice.between(seconds{1}, minutes{10});
   ground_.trace([&] { return worker.id() + " is stopped for " + std::to_string(pause.count() / 1'000'000) + " s"; });
   is_stopping_ = true;
   worker.is_stopped = true;
+  const Micros lease = LoopSettings{}.lease;
+  ground_.agenda.after(lease + ground_.dice.between(Micros{0}, seconds{20}), [this] {
+    if (is_stopping_ && next_worker() == nullptr && server_is_up_) start_worker();
+  });
   run_until(ground_.agenda.steady_now() + pause, false);
   worker.is_stopped = false;
   is_stopping_ = false;
@@ -168,12 +176,15 @@ void Simulation::bury(Worker& worker, const Death& death) {
     }
     if (death.of_server) {
       ++tally_.crashes;
-      database_.crash();
+      const bool promotes = ground_.dice.chance(ground_.weather.promoted);
+      ground_.trace([&] { return std::string(promotes ? "a standby is promoted" : "the server starts again"); });
+      promotes ? database_.promote() : database_.crash();
       server_is_up_ = false;
     }
     ground_.agenda.after(ground_.dice.between(Micros{0}, seconds{death.of_server ? 20 : 5}), [this] {
       server_is_up_ = true;
-      start_worker();
+      const bool somebody_lives = std::ranges::any_of(workers_, [](const auto& each) { return !each->is_dead; });
+      if (!somebody_lives) start_worker();
     });
   }
   std::erase_if(workers_, [](const auto& each) { return each->is_dead && !each->is_stopped; });

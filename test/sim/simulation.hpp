@@ -44,6 +44,7 @@ class Simulation {
   void step(Worker& worker);
   void start_worker();
   void at_point(Worker& worker, const std::string& point);
+  [[noreturn]] void die(bool of_server, const std::string& point);
   void stop(Worker& worker);
   void bury(Worker& worker, const Death& death);
   void calm_down();
@@ -57,6 +58,7 @@ class Simulation {
   Database database_;
   Inspector inspector_;
   People people_;
+  KeptMark mark_;
   std::vector<std::unique_ptr<Worker>> workers_;
   bool server_is_up_ = true;
   bool is_calm_ = false;

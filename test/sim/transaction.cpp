@@ -10,7 +10,7 @@ namespace ops::sim {
 class Transaction final : public StoreTransaction {
  public:
   explicit Transaction(Session& session) : session_(session), database_(session.database_) { ++database_.open_; }
-  ~Transaction() override { --database_.open_; }
+  ~Transaction() override { close(); }
 
   std::vector<ClaimedRun> claim(int limit) override {
     session_.at_point_("claim");
@@ -53,6 +53,15 @@ class Transaction final : public StoreTransaction {
     return lost;
   }
 
+  std::set<std::string> renew_lease(Millis lease) override {
+    session_.may_fail_();
+    new_lease_ = database_.agenda_.steady_now() + lease;
+    std::set<std::string> held;
+    for (const auto& [run_id, stored] : database_.runs_)
+      if (stored.row.is_active() && stored.row.worker_id == session_.worker_id_) held.insert(run_id);
+    return held;
+  }
+
   std::vector<CancelRequest> cancel_requests() override {
     session_.may_fail_();
     std::vector<CancelRequest> requests;
@@ -75,6 +84,7 @@ class Transaction final : public StoreTransaction {
     for (const auto& [run_id, token] : given_out_)
       database_.witness_->given_out(run_id, token, session_.worker_id_);
     for (const auto& [run_id, token] : accepted_) database_.witness_->accepted(run_id, token);
+    if (new_lease_) database_.leases_[session_.worker_id_] = *new_lease_;
     if (database_.defects_.commits_late) {
       database_.late_ = std::move(changes_);
     } else if (!(database_.defects_.loses_commits && database_.transactions_ % 10 == 9)) {
@@ -82,10 +92,15 @@ class Transaction final : public StoreTransaction {
     } else {
       ++database_.transactions_;
     }
+    close();
     session_.at_point_("after commit");
   }
 
  private:
+  void close() {
+    if (std::exchange(is_open_, false)) --database_.open_;
+  }
+
   /// The events of one run, without what belongs to them.
   void tear() {
     auto& [run_id, change] = *changes_.begin();
@@ -133,6 +148,8 @@ class Transaction final : public StoreTransaction {
   Session& session_;
   Database& database_;
   Database::Changes changes_;
+  std::optional<SteadyTime> new_lease_;
+  bool is_open_ = true;
   std::vector<std::pair<std::string, std::string>> given_out_;
   std::vector<std::pair<std::string, std::string>> accepted_;
 };

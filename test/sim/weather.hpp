@@ -18,6 +18,7 @@ struct Weather {
   // Of the worker and its server
   double worker_death = 0;   ///< per crash point; its session lock goes with it
   double server_crash = 0;   ///< per crash point; commits that were not flushed may go too
+  double promoted = 0;       ///< of server crashes: a standby takes over, without the newest commits
   double stopped = 0;        ///< per stop point; goes on when others hold its runs
   double transaction_fails = 0;
 
@@ -35,6 +36,7 @@ struct Weather {
     const double deaths = dice.one_of(std::vector<double>{0, 0.0003, 0.001, 0.004});
     weather.worker_death = deaths * dice.uniform();
     weather.server_crash = deaths * dice.uniform();
+    weather.promoted = dice.chance(0.3) ? 0.5 : 0;
     weather.stopped = deaths * 0.5 * dice.uniform();
     weather.transaction_fails = dice.one_of(std::vector<double>{0, 0, 0.002, 0.02});
     return weather;

@@ -10,26 +10,30 @@ constexpr Micros poll_interval = std::chrono::seconds{5};
 }
 
 Worker::Worker(Ground& ground, Database& database, Services& services, Inspector& inspector,
-               const std::set<std::string>& secrets, const PhaseCatalog& catalog, std::string id, Hooks hooks)
+               const std::set<std::string>& secrets, const PhaseCatalog& catalog, KeptMark& mark, std::string id,
+               Hooks hooks)
     : ground_(ground),
       database_(database),
       secrets_(secrets),
       id_(std::move(id)),
-      hooks_(std::move(hooks)),
-      session_(database, id_, hooks_.at_point, hooks_.may_fail),
+      at_point_([this, at_point = std::move(hooks.at_point)](const char* point) { at_point(*this, point); }),
+      mark_(mark),
+      session_(database, id_, at_point_, std::move(hooks.may_fail)),
       wire_(ground, services, secrets,
-            {hooks_.at_point, [&inspector](const HttpRequest& request) { inspector.sends(request); },
+            {at_point_, [&inspector](const HttpRequest& request) { inspector.sends(request); },
              [&inspector](const HttpRequest& request, const HttpResponse& response) {
                inspector.hears(request, response);
              }}),
-      random_(ground.dice),
-      loop_(session_, wire_, ground.agenda, random_, files_, catalog, id_, settings(),
+      random_(ground.dice, at_point_),
+      loop_({session_, wire_, ground.agenda, random_, files_, mark}, catalog, id_, settings(),
             [this](const std::string& problem) { ground_.trace([&] { return id_ + " reports: " + problem; }); }) {
-  database_.register_life(id_);
+  database_.register_life(id_, LoopSettings{}.lease);
 }
 
 LoopSettings Worker::settings() const {
-  return {};
+  LoopSettings settings;
+  if (ground_.defects.endless_lease) settings.lease = std::chrono::hours{24 * 365};
+  return settings;
 }
 
 void Worker::check_safety() {
@@ -46,8 +50,11 @@ void Worker::check_safety() {
 }
 
 void Worker::step() {
-  hooks_.at_point("turn");
-  if (!std::exchange(started_, true)) loop_.adopt(database_.take_over(id_, {}));
+  at_point_("turn");
+  if (!std::exchange(started_, true)) {
+    if (const std::string run_id = mark_.left_behind(); !run_id.empty()) database_.note_crash(run_id);
+    loop_.adopt(database_.take_over(id_, {}));
+  }
   if (std::exchange(queue_rung_, false)) loop_.ring_queue();
   if (std::exchange(cancel_rung_, false)) loop_.ring_cancel();
   check_safety();

@@ -4,6 +4,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "core/run_loop.hpp"
 #include "database.hpp"
@@ -13,14 +14,33 @@
 
 namespace ops::sim {
 
+/// The CrashMark port: what it holds outlives the worker.
+class KeptMark final : public CrashMark {
+ public:
+  void set(std::string_view run_id) noexcept override { run_id_ = run_id; }
+  void clear() noexcept override {
+    if (!frozen_) run_id_.clear();
+  }
+  /// The worker dies: nobody clears the mark on the way out.
+  void freeze() { frozen_ = true; }
+  std::string left_behind() {
+    frozen_ = false;
+    return std::exchange(run_id_, {});
+  }
+
+ private:
+  std::string run_id_;
+  bool frozen_ = false;
+};
+
 class Worker {
  public:
   struct Hooks {
-    std::function<void(const char*)> at_point;  ///< may end or stop this life
-    std::function<void()> may_fail;             ///< may make a transaction fail
+    std::function<void(Worker&, const char*)> at_point;  ///< may end or stop this life
+    std::function<void()> may_fail;                      ///< may make a transaction fail
   };
   Worker(Ground& ground, Database& database, Services& services, Inspector& inspector,
-         const std::set<std::string>& secrets, const PhaseCatalog& catalog, std::string id, Hooks hooks);
+         const std::set<std::string>& secrets, const PhaseCatalog& catalog, KeptMark& mark, std::string id, Hooks hooks);
 
   /// One pass of the worker's main loop.
   void step();
@@ -36,11 +56,15 @@ class Worker {
  private:
   class DiceRandom final : public Random {
    public:
-    explicit DiceRandom(Dice& dice) : dice_(dice) {}
-    double uniform() override { return dice_.uniform(); }
+    DiceRandom(Dice& dice, std::function<void(const char*)> at_point) : dice_(dice), at_point_(std::move(at_point)) {}
+    double uniform() override {
+      at_point_("resume");
+      return dice_.uniform();
+    }
 
    private:
     Dice& dice_;
+    std::function<void(const char*)> at_point_;
   };
   void check_safety();
   LoopSettings settings() const;
@@ -49,7 +73,8 @@ class Worker {
   Database& database_;
   const std::set<std::string>& secrets_;
   std::string id_;
-  Hooks hooks_;
+  std::function<void(const char*)> at_point_;
+  KeptMark& mark_;
   Session session_;
   Wire wire_;
   DiceRandom random_;
