@@ -13,7 +13,7 @@ inline StopPointAction stop_point_action = nullptr;
 
 /// @param point   after_claim, before_resume, after_intent_commit, after_send, before_result_commit,
 /// after_result_commit
-/// @param run_id  the run it concerns
+/// @param run_id  the run it concerns; empty at after_send: an answer to a changing request begins to arrive
 inline void stop_point(std::string_view point, std::string_view run_id) {
   if (stop_point_action != nullptr) stop_point_action(point, run_id);
 }
