@@ -53,6 +53,14 @@ RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id
 
 RunLoop::~RunLoop() = default;
 
+bool RunLoop::Sooner::operator()(const Timer& one, const Timer& other) const {
+  if (one.first != other.first) return one.first < other.first;
+  if (one.second == other.second) return false;
+  const int by_run = one.second->run().run_id().compare(other.second->run().run_id());
+  if (by_run != 0) return by_run < 0;
+  return one.second->context().phase().phase_no < other.second->context().phase().phase_no;
+}
+
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   settings_ = settings;
