@@ -104,6 +104,7 @@ void Database::queue(std::shared_ptr<const RunPlan> plan) {
 }
 
 bool Database::cancel_run(const std::string& run_id) {
+  if (!runs_.contains(run_id)) return false;
   const RunRow& found = runs_.at(run_id).row;
   if (is_final(found.status())) return false;
   if (found.cancel_requested && found.status() != RunStatus::waiting) return false;
@@ -139,6 +140,7 @@ void Database::give_back(Change& change, const std::string& why) const {
 }
 
 bool Database::reset_run(const std::string& run_id) {
+  if (!runs_.contains(run_id)) return false;
   const RunRow& found = runs_.at(run_id).row;
   if (!found.is_active() && found.waiting_for != "poisoned") return false;
   Changes changes;
@@ -149,7 +151,7 @@ bool Database::reset_run(const std::string& run_id) {
 }
 
 bool Database::resolve_effect(const std::string& run_id, const std::string& key, EffectState state) {
-  if (runs_.at(run_id).row.waiting_for != "decision") return false;
+  if (!runs_.contains(run_id) || runs_.at(run_id).row.waiting_for != "decision") return false;
   Changes changes;
   Change& change = changed(changes, run_id);
   for (StoredEffect& effect : change.row.effects)

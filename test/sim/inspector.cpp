@@ -219,8 +219,10 @@ void Inspector::hears(const HttpRequest& request, const HttpResponse& response) 
   const bool app = request.url.find("/v2/apps/") != std::string::npos;
   if (!run_list && !app) return;
   for (auto& [named, effect] : effects_) {
-    const StoredRun& run = database_.runs().at(effect.run_id);
-    const auto environment = std::ranges::find(scene_.environments, run.plan->facts.env_id, &EnvironmentPlan::env_id);
+    const auto run = database_.runs().find(effect.run_id);
+    if (run == database_.runs().end()) continue;
+    const auto environment =
+        std::ranges::find(scene_.environments, run->second.plan->facts.env_id, &EnvironmentPlan::env_id);
     const bool here = request.url.find(run_list ? "/" + environment->repo + "/" : "/" + environment->app_id) !=
                       std::string::npos;
     if (here && named.ends_with(run_list ? "dispatch" : "put_app")) effect.searched = true;
