@@ -322,4 +322,20 @@ std::optional<RunWrites> RunExecution::take_writes() {
   return std::exchange(writes_, RunWrites{});
 }
 
+std::vector<PhaseWrite> RunExecution::phases_given_up(const RunWrites& unstored) const {
+  std::vector<PhaseWrite> ended;
+  for (const PhaseFacts& phase : claimed_.phases) {
+    const bool is_unstored = std::ranges::find(unstored.phases, phase.name, &PhaseWrite::name) != unstored.phases.end();
+    if (is_final(phase.state) && !is_unstored) continue;
+    PhaseWrite write;
+    write.name = phase.name;
+    write.attempt = phase.attempt;
+    write.started_at = phase.started_at;
+    write.finished_at = environment_.clock.now();
+    write.state = phase.started_at ? PhaseState::failed : PhaseState::skipped;
+    ended.push_back(std::move(write));
+  }
+  return ended;
+}
+
 }  // namespace ops

@@ -91,6 +91,10 @@ class RunExecution {
   /// What has been produced since the last call; nothing when there is nothing to store.
   std::optional<RunWrites> take_writes();
 
+  /// How the phases end when these writes, and with them the run's progress, cannot be stored: what is stored as final
+  /// stays, what was under way has failed, what had not begun is skipped.
+  std::vector<PhaseWrite> phases_given_up(const RunWrites& unstored) const;
+
   /// The run has ended or waits for somebody; it leaves memory when its writes are stored.
   bool over() const noexcept { return status_ != RunStatus::claimed && status_ != RunStatus::running; }
   RunStatus status() const noexcept { return status_; }

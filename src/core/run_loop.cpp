@@ -337,10 +337,12 @@ bool RunLoop::store_with_retries(const RunWrites& write) {
 /// sent again.
 void RunLoop::give_up(const RunWrites& write, const std::string& why) {
   report_("run " + write.run_id + " could not be recorded: " + redact(why));
-  drop(write.run_id);
   RunWrites ending;
   ending.run_id = write.run_id;
   ending.claim_token = write.claim_token;
+  if (const auto found = runs_.find(write.run_id); found != runs_.end())
+    ending.phases = found->second->phases_given_up(write);
+  drop(write.run_id);
   ending.status = RunStatus::failed;
   ending.needs_flush = true;
   ending.events.push_back(
