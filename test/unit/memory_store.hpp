@@ -94,8 +94,8 @@ class MemoryStore final : public Store {
 
   std::map<std::string, StoredRun> runs;
   StoreDefects defects;
+  int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
-  int fail_transiently = 0;        ///< so many commits fail from now on for a reason that passes
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
   std::set<std::string> rescued;   ///< runs that were given to somebody else
   int transactions = 0;
@@ -174,9 +174,9 @@ class MemoryStore final : public Store {
     }
 
     void commit(bool) override {
-      if (store_.fail_transiently > 0) {
-        --store_.fail_transiently;
-        throw TransientStoreError("deadlock detected");
+      if (store_.busy_commits > 0) {
+        --store_.busy_commits;
+        throw StoreBusy("deadlock detected");
       }
       if (store_.fail_commits > 0) {
         --store_.fail_commits;
