@@ -234,6 +234,10 @@ const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
   return found == journal_.end() ? nullptr : &found->second;
 }
 
+bool PhaseContext::has_begun_outside() const {
+  return std::ranges::any_of(journal_, [](const auto& entry) { return entry.second.state != EffectState::absent; });
+}
+
 void PhaseContext::settle(EffectRecord& entry, EffectState state, Json outcome) {
   entry.state = state;
   entry.outcome = std::move(outcome);

@@ -3,7 +3,8 @@
 // Life of a phase here:
 //   pending --needs met--> performing --returns--> succeeded
 //                              | throws PhaseError ------------> failed
-//                              | throws MustWait --------------> parked (the run goes to waiting)
+//                              | throws MustWait --------------> parked (the run goes to waiting): pending, or running
+//                              |                                 when something of it is outside
 //                              | cancel or deadline: perform() is dropped at a point where no effect is on the wire
 //                              v
 //                          stopping  (the kind's cancel coroutine follows what is outside to its end) -> cancelled |
@@ -54,6 +55,7 @@ class PhaseExecution {
   void finish_stopping();
   void begin_stopping();
   void fail(const std::string& code, const std::string& message, const std::string& hint, const Json& payload);
+  void park(const MustWait& wait, bool begun);
   void settle(PhaseState state);
 
   RunExecution& run_;
