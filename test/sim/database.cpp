@@ -79,7 +79,15 @@ void Database::promote() {
   flushed_ = commits_;
   Changes changes;
   for (const auto& [run_id, stored] : runs_)
-    if (!is_final(stored.row.status())) changed(changes, run_id).row.look_first = true;
+    if (!is_final(stored.row.status())) {
+      RunRow& row = changed(changes, run_id).row;
+      row.look_first = true;
+      for (StoredEffect& effect : row.effects)
+        if (effect.record.state == EffectState::intended || effect.record.state == EffectState::absent) {
+          effect.record.state = EffectState::uncertain;
+          effect.commit = 0;
+        }
+    }
   apply(std::move(changes), true);
 }
 
@@ -112,17 +120,18 @@ bool Database::cancel_run(const std::string& run_id) {
   Change& change = changed(changes, run_id);
   RunRow& row = change.row;
   const bool in_a_phase = std::ranges::find(row.phases, PhaseState::running, &StoredPhase::state) != row.phases.end();
-  const bool at_once = row.status() == RunStatus::waiting || (row.status() == RunStatus::queued && !in_a_phase);
+  const bool at_once = (row.status() == RunStatus::waiting && row.cancel_requested) || (!row.is_active() && !in_a_phase);
   write_event(change, Level::warn, at_once ? "cancelled by operator" : "cancel requested by operator");
   row.cancel_requested = true;
   if (at_once) {
     for (StoredPhase& phase : row.phases)
       if (!is_final(phase.state)) phase.state = phase.started_at ? PhaseState::cancelled : PhaseState::skipped;
-    row.waiting_for.clear();
     row.history.push_back(RunStatus::cancelled);
-  } else {
-    row.cancel_rung = true;
+  } else if (row.status() == RunStatus::waiting) {
+    row.history.push_back(RunStatus::queued);
   }
+  row.waiting_for.clear();
+  row.cancel_rung = row.is_active();
   apply(std::move(changes), true);
   ring_queue();
   if (!at_once) ring_cancel();
@@ -175,6 +184,7 @@ ClaimedRun Database::claimed(const StoredRun& stored, const RunRow& row) const {
   run.facts = stored.plan->facts;
   run.facts.attempt = row.attempt;
   run.facts.look_first = row.look_first;
+  run.facts.queued_at = stored.events.front().created_at;
   run.claim_token = row.claim_token;
   run.status = row.status();
   run.cancel_requested = row.cancel_requested;

@@ -24,13 +24,13 @@ std::string RegistryModel::push(const std::string& image, const std::vector<std:
     return digest;
   };
   // Two builds of one commit are not alike.
-  const std::string platform = keep({{"mediaType", manifest_type}, {"build", tags.front()}, {"commit", git_sha}});
+  const std::string platform = keep({{"schemaVersion", 2}, {"mediaType", manifest_type}, {"build", tags.front()}, {"commit", git_sha}});
   const Json sbom{{"mediaType", "application/vnd.in-toto+json"},
                   {"digest", digest_of("sbom of " + platform)},
                   {"size", 7},
                   {"annotations", {{"in-toto.io/predicate-type", "https://spdx.dev/Document"}}}};
   const std::string attestation =
-      keep({{"mediaType", manifest_type}, {"subject", platform}, {"layers", Json::array({sbom})}});
+      keep({{"schemaVersion", 2}, {"mediaType", manifest_type}, {"subject", platform}, {"layers", Json::array({sbom})}});
   const Json platform_entry{
       {"digest", platform}, {"size", 99}, {"platform", {{"os", "linux"}, {"architecture", "amd64"}}}};
   const Json attestation_entry{{"digest", attestation},
@@ -38,7 +38,7 @@ std::string RegistryModel::push(const std::string& image, const std::vector<std:
                                {"platform", {{"os", "unknown"}, {"architecture", "unknown"}}},
                                {"annotations", {{"vnd.docker.reference.type", "attestation-manifest"}}}};
   const std::string index =
-      keep({{"mediaType", index_type}, {"manifests", Json::array({platform_entry, attestation_entry})}});
+      keep({{"schemaVersion", 2}, {"mediaType", index_type}, {"manifests", Json::array({platform_entry, attestation_entry})}});
   for (const std::string& tag : tags) tags_[image + ":" + tag] = index;
   return index;
 }

@@ -119,7 +119,7 @@ void Simulation::start_worker() {
   hooks.at_point = [this](Worker& worker, const char* point) { at_point(worker, point); };
   hooks.may_fail = [this] {
     if (!ground_.dice.chance(ground_.weather.transaction_fails)) return;
-    if (ground_.dice.chance(0.9)) throw TransientStoreError("could not serialize access");
+    if (ground_.dice.chance(0.9)) throw StoreBusy("could not serialize access");
     throw std::runtime_error("value out of range");
   };
   workers_.push_back(std::make_unique<Worker>(ground_, database_, services_, inspector_, people_.secrets(), catalog_,
