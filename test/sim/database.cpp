@@ -218,7 +218,7 @@ std::vector<ClaimedRun> Database::take_over(const std::string& worker_id, const 
   if (defects_.take_over_finds_nothing) return taken;
   Changes changes;
   for (const auto& [run_id, stored] : runs_) {
-    const bool lost = !leases_.contains(stored.row.worker_id) || stored.row.worker_id == worker_id ||
+    const bool lost = dead_since(stored.row.worker_id) || stored.row.worker_id == worker_id ||
                       defects_.take_over_takes_living;
     const bool held_here = std::ranges::find(held, run_id) != held.end();
     const bool wrongly = defects_.take_over_takes_finished && is_final(stored.row.status());
@@ -237,7 +237,20 @@ std::vector<ClaimedRun> Database::take_over(const std::string& worker_id, const 
 }
 
 void Database::register_life(const std::string& worker_id, Micros lease) {
-  leases_[worker_id] = agenda_.steady_now() + lease;
+  lives_[worker_id] = {agenda_.steady_now() + lease, {}};
+}
+
+void Database::end_life(const std::string& worker_id) {
+  lives_.at(worker_id).ended = agenda_.steady_now();
+}
+
+std::optional<SteadyTime> Database::dead_since(const std::string& worker_id) const {
+  const auto life = lives_.find(worker_id);
+  return life == lives_.end() ? std::nullopt : life->second.ended;
+}
+
+bool Database::has_lease(const std::string& worker_id) const {
+  return lives_.at(worker_id).lease_until >= agenda_.steady_now();
 }
 
 void Database::note_crash(const std::string& run_id) {
@@ -261,9 +274,8 @@ void Database::note_crash(const std::string& run_id) {
 void Database::rescue_expired_claims(const std::string& worker_id) {
   Changes changes;
   for (const auto& [run_id, stored] : runs_) {
-    const auto holder = leases_.find(stored.row.worker_id);
-    if (!stored.row.is_active() || stored.row.worker_id == worker_id || holder == leases_.end()) continue;
-    if (holder->second < agenda_.steady_now()) give_back(changed(changes, run_id), "its worker shows no sign of life");
+    if (!stored.row.is_active() || stored.row.worker_id == worker_id || has_lease(stored.row.worker_id)) continue;
+    give_back(changed(changes, run_id), "its worker shows no sign of life");
   }
   if (!changes.empty()) apply(std::move(changes), false);
 }
@@ -275,7 +287,7 @@ Database::SafetyReport Database::safety_check(const std::string& worker_id) {
     const RunRow& row = stored.row;
     report.queue |= row.status() == RunStatus::queued;
     if (row.is_active() && row.worker_id == worker_id) report.cancel |= row.cancel_rung;
-    if (row.is_active() && (row.worker_id == worker_id || !leases_.contains(row.worker_id))) ++report.runs;
+    if (row.is_active() && (row.worker_id == worker_id || dead_since(row.worker_id))) ++report.runs;
     if (row.waiting_for.starts_with("secret:")) report.missing_secrets.insert(row.waiting_for.substr(7));
   }
   return report;

@@ -82,7 +82,7 @@ class Database {
   // As the worker does it beside its turns.
   void register_life(const std::string& worker_id, Micros lease);
   /// Its session lock is gone.
-  void end_life(const std::string& worker_id) { leases_.erase(worker_id); }
+  void end_life(const std::string& worker_id);
   /// The life before ended while it was resuming this run.
   void note_crash(const std::string& run_id);
   std::vector<ClaimedRun> take_over(const std::string& worker_id, const std::vector<std::string>& held);
@@ -102,7 +102,10 @@ class Database {
 
   const std::map<std::string, StoredRun>& runs() const { return runs_; }
   bool is_durable(const StoredEffect& effect) const { return effect.commit <= flushed_; }
-  std::size_t transactions() const { return transactions_; }
+  /// Since when this worker is dead; nothing: it lives.
+  std::optional<SteadyTime> dead_since(const std::string& worker_id) const;
+  bool has_lease(const std::string& worker_id) const;
+  std::size_t begun() const { return begun_; }
   int open_transactions() const { return open_; }
 
   /// Bells that a commit rings.
@@ -112,6 +115,10 @@ class Database {
  private:
   friend class Transaction;
   friend class Session;
+  struct Life {
+    SteadyTime lease_until;
+    std::optional<SteadyTime> ended;
+  };
   struct Before {
     std::string run_id;
     bool existed = true;
@@ -142,12 +149,13 @@ class Database {
   const Defects& defects_;
   Witness* witness_ = nullptr;
   std::map<std::string, StoredRun> runs_;
-  std::map<std::string, SteadyTime> leases_;  ///< of those whose session lock is held
+  std::map<std::string, Life> lives_;
   std::deque<Commit> newest_;                 ///< commits that may still be lost, oldest first
   Changes late_;                               ///< defect commits_late
   std::uint64_t commits_ = 0;
   std::uint64_t flushed_ = 0;
   std::size_t transactions_ = 0;
+  std::size_t begun_ = 0;  ///< by workers
   int open_ = 0;
   int tokens_ = 0;
 };

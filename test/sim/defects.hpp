@@ -25,7 +25,6 @@ struct Defects {
   bool repeats_requests = false;     ///< as a client that retries by itself on a connection that was lost
   bool calls_lost_unsent = false;    ///< a lost answer is told as a request that never left
   bool finds_nothing = false;        ///< every search says at once that nothing is there
-  bool loses_cancel_calls = false;   ///< a cancellation is answered and does not arrive
   // Worker
   bool endless_lease = false;
   // Phases

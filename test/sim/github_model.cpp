@@ -174,7 +174,7 @@ HttpResponse GithubModel::of_run(const HttpRequest& request, const std::vector<s
 
 HttpResponse GithubModel::cancel(WorkflowRun& run, bool force) {
   if (run.ended) return answer(409, {{"message", "Cannot cancel a workflow run that is completed"}});
-  if (!ground_.defects.loses_cancel_calls && (force || !run.ignores_cancel))
+  if (force || !run.ignores_cancel)
     ground_.agenda.after(ground_.dice.between(seconds{1}, seconds{30}), [this, id = run.id] { end(id, "cancelled"); });
   return answer(202, Json::object());
 }

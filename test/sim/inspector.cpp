@@ -41,6 +41,10 @@ std::string text_of(RunStatus status) {
   return std::string(to_string(status));
 }
 
+constexpr std::uint64_t most_turns_to_obey = 20;
+constexpr Micros longest_to_obey = std::chrono::minutes{1};
+constexpr Micros longest_orphan = std::chrono::seconds{12};  // two safety checks
+
 const PhaseFacts& planned(const StoredRun& run, const StoredPhase& phase) {
   return run.plan->phases[static_cast<std::size_t>(&phase - run.row.phases.data())];
 }
@@ -79,6 +83,18 @@ void Inspector::check_path(const std::string& run_id, const RunRow& before, cons
   }
 }
 
+void Inspector::check_claim(const std::string& run_id, const RunRow& before, const RunRow& after) {
+  if (after.claim_token.empty()) tokens_[run_id].clear();
+  const bool taken = before.is_active() && after.is_active() && before.worker_id != after.worker_id;
+  if (taken && !database_.dead_since(before.worker_id))
+    throw Broken{"living", run_id + " is taken from " + before.worker_id + ", which lives"};
+  if (after.cancel_requested) cancels_.try_emplace(run_id, ground_.agenda.steady_now(), turns_);
+  if (after.status() != RunStatus::success || !after.cancel_requested) return;
+  const Cancel& cancel = cancels_.at(run_id);
+  if (turns_ > cancel.turn + most_turns_to_obey && ground_.agenda.steady_now() > cancel.time + longest_to_obey)
+    throw Broken{"obeyed", run_id + " was to be cancelled and succeeds"};
+}
+
 void Inspector::check_events(const std::string& run_id, const StoredRun& run) {
   if (run.events.size() != run.row.last_seq)
     throw Broken{"events", run_id + " has " + std::to_string(run.events.size()) + " events and counts " +
@@ -95,7 +111,7 @@ void Inspector::committed(const std::string& run_id, const RunRow& before, const
       const EventRecord& event = after.events[i];
       return run_id + " | " + event.message + (event.phase.empty() ? "" : " [" + event.phase + "]");
     });
-  if (after.row.claim_token.empty()) tokens_[run_id].clear();
+  check_claim(run_id, before, after.row);
   check_path(run_id, before, after.row);
   check_events(run_id, after);
   if (before.history.size() == after.row.history.size()) return;
@@ -172,9 +188,10 @@ void Inspector::check_deployed(const StoredRun& run, const StoredPhase& phase) c
 
 // Wire ---------------------------------------------------------------------------------------------------------------
 
-void Inspector::sends(const HttpRequest& request) {
+void Inspector::sends(const std::string& worker_id, const HttpRequest& request) {
   if (database_.open_transactions() > 0) throw Broken{"open", "a request is sent while a transaction is open"};
   if (!changes_something(request)) return;
+  if (!database_.has_lease(worker_id)) throw Broken{"lease", worker_id + " sends and its lease is over"};
   const std::string hash = hash_of(request);
   const StoredEffect* intent = nullptr;
   const StoredRun* run = nullptr;
@@ -239,6 +256,17 @@ void Inspector::took_effect(const std::string& key) {
 }
 
 // Whole world --------------------------------------------------------------------------------------------------------
+
+void Inspector::turns(const std::string& worker_id, SteadyTime up_since) {
+  ++turns_;
+  const SteadyTime before = ground_.agenda.steady_now() - longest_orphan;
+  if (up_since > before) return;
+  for (const auto& [run_id, run] : database_.runs()) {
+    const auto dead_since = run.row.is_active() ? database_.dead_since(run.row.worker_id) : std::nullopt;
+    if (dead_since && *dead_since < before)
+      throw Broken{"orphan", run_id + " is held by a dead worker while " + worker_id + " lives"};
+  }
+}
 
 void Inspector::look() const {
   if (database_.runs().size() != queued_)

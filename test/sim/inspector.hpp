@@ -23,7 +23,7 @@ class Inspector final : public Witness {
   void lost(const std::string& run_id) override;
 
   // From the wire
-  void sends(const HttpRequest& request);
+  void sends(const std::string& worker_id, const HttpRequest& request);
   void hears(const HttpRequest& request, const HttpResponse& response);
   void took_effect(const std::string& key);
 
@@ -31,6 +31,8 @@ class Inspector final : public Witness {
   void decided(const std::string& run_id, const EffectRecord& effect) { effects_[name(run_id, effect)].open = false; }
   void queued() { ++queued_; }
 
+  /// A worker makes a pass, as it has done since that moment.
+  void turns(const std::string& worker_id, SteadyTime up_since);
   /// After every step.
   void look() const;
   /// When everything has come to an end.
@@ -46,6 +48,7 @@ class Inspector final : public Witness {
   static std::string name(const std::string& run_id, const EffectRecord& effect) {
     return run_id + " " + effect.phase + " " + effect.key;
   }
+  void check_claim(const std::string& run_id, const RunRow& before, const RunRow& after);
   void check_path(const std::string& run_id, const RunRow& before, const RunRow& after) const;
   void check_success(const StoredRun& run) const;
   void check_built(const StoredRun& run, const StoredPhase& phase) const;
@@ -57,7 +60,13 @@ class Inspector final : public Witness {
   Database& database_;
   Services& services_;
   const Scene& scene_;
+  struct Cancel {
+    SteadyTime time;
+    std::uint64_t turn;
+  };
   std::size_t queued_ = 0;
+  std::uint64_t turns_ = 0;
+  std::map<std::string, Cancel> cancels_;                ///< first request by run
   std::map<std::string, std::string> tokens_;            ///< newest claim token by run
   std::set<std::string> all_tokens_;
   std::map<std::string, Effect> effects_;                ///< by run, phase and key

@@ -30,6 +30,13 @@ void Tally::add(const Tally& other) {
   steps += other.steps;
 }
 
+std::string Tally::text() const {
+  return std::to_string(runs) + " runs: " + std::to_string(succeeded) + " succeeded, " + std::to_string(failed) +
+         " failed, " + std::to_string(cancelled) + " cancelled; " + std::to_string(deaths) + " deaths, " +
+         std::to_string(crashes) + " of them of the server, " + std::to_string(stops) + " stops; " +
+         std::to_string(steps) + " steps";
+}
+
 Simulation::Simulation(std::uint64_t seed, const Defects& defects, Trace::Mode mode)
     : ground_(seed, defects, mode),
       catalog_(catalog_with(defects)),
@@ -55,7 +62,10 @@ std::optional<Broken> Simulation::run() {
     start_worker();
     ground_.agenda.after(scene_.calm_after, [this] { calm_down(); });
     run_until(ground_.agenda.steady_now() + scene_.calm_after + longest_calm, true);
+    run_until(ground_.agenda.steady_now() + minutes{1}, false);
+    const std::size_t begun = database_.begun();
     run_until(ground_.agenda.steady_now() + aftermath, false);
+    if (database_.begun() != begun) throw Broken{"idle", "a worker with nothing to do asks the database"};
     inspector_.look_at_end();
   } catch (const Broken& broken) {
     ground_.trace([&] { return "BROKEN " + broken.invariant + ": " + broken.what; });
@@ -160,6 +170,7 @@ void Simulation::stop(Worker& worker) {
   });
   run_until(ground_.agenda.steady_now() + pause, false);
   worker.is_stopped = false;
+  worker.up_since = ground_.agenda.steady_now();
   is_stopping_ = false;
   ground_.trace([&] { return worker.id() + (worker.is_dead ? " is dead" : " goes on"); });
   if (worker.is_dead) throw Death{};

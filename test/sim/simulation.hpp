@@ -28,6 +28,7 @@ struct Tally {
   std::uint64_t steps = 0;
 
   void add(const Tally& other);
+  std::string text() const;
 };
 
 class Simulation {

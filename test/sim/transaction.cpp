@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/run_loop.hpp"
 #include "database.hpp"
 
 namespace ops::sim {
@@ -55,7 +56,7 @@ class Transaction final : public StoreTransaction {
 
   std::set<std::string> renew_lease(Millis lease) override {
     session_.may_fail_();
-    new_lease_ = database_.agenda_.steady_now() + lease;
+    new_lease_ = database_.agenda_.steady_now() + (database_.defects_.endless_lease ? LoopSettings{}.lease : lease);
     std::set<std::string> held;
     for (const auto& [run_id, stored] : database_.runs_)
       if (stored.row.is_active() && stored.row.worker_id == session_.worker_id_) held.insert(run_id);
@@ -84,7 +85,7 @@ class Transaction final : public StoreTransaction {
     for (const auto& [run_id, token] : given_out_)
       database_.witness_->given_out(run_id, token, session_.worker_id_);
     for (const auto& [run_id, token] : accepted_) database_.witness_->accepted(run_id, token);
-    if (new_lease_) database_.leases_[session_.worker_id_] = *new_lease_;
+    if (new_lease_) database_.lives_.at(session_.worker_id_).lease_until = *new_lease_;
     if (database_.defects_.commits_late) {
       database_.late_ = std::move(changes_);
     } else if (!(database_.defects_.loses_commits && database_.transactions_ % 10 == 9)) {
@@ -155,6 +156,7 @@ class Transaction final : public StoreTransaction {
 };
 
 std::unique_ptr<StoreTransaction> Session::begin() {
+  ++database_.begun_;
   at_point_("begin");
   may_fail_();
   if (!database_.late_.empty()) database_.apply(std::exchange(database_.late_, {}), false);

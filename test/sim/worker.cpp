@@ -12,15 +12,17 @@ constexpr Micros poll_interval = std::chrono::seconds{5};
 Worker::Worker(Ground& ground, Database& database, Services& services, Inspector& inspector,
                const std::set<std::string>& secrets, const PhaseCatalog& catalog, KeptMark& mark, std::string id,
                Hooks hooks)
-    : ground_(ground),
+    : up_since(ground.agenda.steady_now()),
+      ground_(ground),
       database_(database),
+      inspector_(inspector),
       secrets_(secrets),
       id_(std::move(id)),
       at_point_([this, at_point = std::move(hooks.at_point)](const char* point) { at_point(*this, point); }),
       mark_(mark),
       session_(database, id_, at_point_, std::move(hooks.may_fail)),
       wire_(ground, services, secrets,
-            {at_point_, [&inspector](const HttpRequest& request) { inspector.sends(request); },
+            {at_point_, [this, &inspector](const HttpRequest& request) { inspector.sends(id_, request); },
              [&inspector](const HttpRequest& request, const HttpResponse& response) {
                inspector.hears(request, response);
              }}),
@@ -51,6 +53,7 @@ void Worker::check_safety() {
 
 void Worker::step() {
   at_point_("turn");
+  inspector_.turns(id_, up_since);
   if (!std::exchange(started_, true)) {
     if (const std::string run_id = mark_.left_behind(); !run_id.empty()) database_.note_crash(run_id);
     loop_.adopt(database_.take_over(id_, {}));

@@ -52,6 +52,7 @@ class Worker {
 
   bool is_stopped = false;  ///< as by SIGSTOP
   bool is_dead = false;
+  SteadyTime up_since;  ///< born, or going on after it was stopped
 
  private:
   class DiceRandom final : public Random {
@@ -71,6 +72,7 @@ class Worker {
 
   Ground& ground_;
   Database& database_;
+  Inspector& inspector_;
   const std::set<std::string>& secrets_;
   std::string id_;
   std::function<void(const char*)> at_point_;
