@@ -66,6 +66,7 @@ bool RunLoop::Sooner::operator()(const Timer& one, const Timer& other) const {
 
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
+  if (settings.lease < settings_.lease) renew_at_ = SteadyTime{};  // the longer one must not hold runs any more
   settings_ = settings;
   environment_.retry_delay = settings.retry_delay;
   budget_.configure(settings.mutation_interval, settings.retry_delay * probe_factor);

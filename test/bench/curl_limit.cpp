@@ -1,5 +1,7 @@
-// What libcurl's multi interface alone does on this machine: GETs of one URL with a fixed number in flight, no database.
-//   curl_limit URL REQUESTS IN_FLIGHT       prints `requests_per_second N` and `kib_per_transfer N` (memory at its peak)
+// What libcurl's multi interface alone does on this machine: GETs of one URL with a fixed number in flight, no
+// database.
+//   curl_limit URL REQUESTS IN_FLIGHT       prints `requests_per_second N` and `kib_per_transfer N` (memory at its
+//   peak)
 #include <sys/resource.h>
 
 #include <chrono>

@@ -1,6 +1,7 @@
 // Two small tools of the benchmark. Both print CLOCK_MONOTONIC in nanoseconds, so that their lines can be joined.
 //
-//   probe serve PORT DELAY_MS        an HTTP/1.1 server on loopback that answers each request DELAY_MS after it came; prints
+//   probe serve PORT DELAY_MS        an HTTP/1.1 server on loopback that answers each request DELAY_MS after it came;
+//   prints
 //                                    `arrival NS PATH` for each request, and `ready` first
 //   probe statements COUNT MIN_MS MAX_MS SQL
 //                                    one statement at a time through libpq, with a random pause in between; prints
