@@ -281,9 +281,8 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
   const std::string unknown = "the answer to " + entry.target + " is unknown";
   if (entry.state == EffectState::intended || entry.state == EffectState::uncertain || (is_new && run_.look_first)) {
-    std::string why = entry.attempt > 0
-                          ? unknown
-                          : "the newest commits may be lost, and with them a record of " + entry.target;
+    std::string why =
+        entry.attempt > 0 ? unknown : "the newest commits may be lost, and with them a record of " + entry.target;
     std::optional<Json> found = co_await recover(entry, spec, std::move(why));
     if (found) co_return *found;
   }

@@ -273,7 +273,8 @@ void RunExecution::end_when_nothing_is_left() {
   const bool busy = std::ranges::any_of(executions_, [](const auto& execution) { return !execution->settled(); });
   if (busy || over()) return;
 
-  const bool begun = std::ranges::find(claimed_.phases, PhaseState::running, &PhaseFacts::state) != claimed_.phases.end();
+  const bool begun =
+      std::ranges::find(claimed_.phases, PhaseState::running, &PhaseFacts::state) != claimed_.phases.end();
   if (parked_ && failed_phase_.empty() && (begun || !cancelling_)) {
     writes_.waiting_for = parked_->waiting_for();
     set_status(RunStatus::waiting);

@@ -17,7 +17,8 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Millis usual_poll = seconds{10};
-constexpr Millis usual_search = seconds{60};  // how late a request without an answer may still take effect and be listed
+constexpr Millis usual_search =
+    seconds{60};  // how late a request without an answer may still take effect and be listed
 constexpr const char* marker = "OPS_RUN_TOKEN";
 constexpr const char* component_lists[] = {"services", "workers", "jobs", "static_sites", "functions"};
 

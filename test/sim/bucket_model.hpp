@@ -17,9 +17,8 @@ class BucketModel {
   HttpResponse respond(const HttpRequest& request, const Url& url) {
     const SteadyTime now = ground_.agenda.steady_now();
     if (request.method == Method::put) {
-      std::string bytes = request.body_file
-                              ? std::dynamic_pointer_cast<ScratchMemory>(request.body_file)->content
-                              : request.body;
+      std::string bytes =
+          request.body_file ? std::dynamic_pointer_cast<ScratchMemory>(request.body_file)->content : request.body;
       const auto lag = ground_.dice.chance(0.8) ? Micros{0} : ground_.dice.between(Micros{0}, std::chrono::seconds{5});
       const auto [place, is_new] = objects_.try_emplace(url.path, Object{bytes, now + lag});
       if (!is_new && place->second.bytes != bytes)

@@ -120,7 +120,8 @@ bool Database::cancel_run(const std::string& run_id) {
   Change& change = changed(changes, run_id);
   RunRow& row = change.row;
   const bool in_a_phase = std::ranges::find(row.phases, PhaseState::running, &StoredPhase::state) != row.phases.end();
-  const bool at_once = (row.status() == RunStatus::waiting && row.cancel_requested) || (!row.is_active() && !in_a_phase);
+  const bool at_once =
+      (row.status() == RunStatus::waiting && row.cancel_requested) || (!row.is_active() && !in_a_phase);
   write_event(change, Level::warn, at_once ? "cancelled by operator" : "cancel requested by operator");
   row.cancel_requested = true;
   if (at_once) {
@@ -218,8 +219,8 @@ std::vector<ClaimedRun> Database::take_over(const std::string& worker_id, const 
   if (defects_.take_over_finds_nothing) return taken;
   Changes changes;
   for (const auto& [run_id, stored] : runs_) {
-    const bool lost = dead_since(stored.row.worker_id) || stored.row.worker_id == worker_id ||
-                      defects_.take_over_takes_living;
+    const bool lost =
+        dead_since(stored.row.worker_id) || stored.row.worker_id == worker_id || defects_.take_over_takes_living;
     const bool held_here = std::ranges::find(held, run_id) != held.end();
     const bool wrongly = defects_.take_over_takes_finished && is_final(stored.row.status());
     if ((!stored.row.is_active() || !lost || held_here) && !wrongly) continue;

@@ -1,5 +1,6 @@
-// The model of the database: rows of runs, commits that are visible at once and durable when they are flushed, locks that
-// prove that a worker lives, and what ops.cancel_run and the like do. Rules as in sql/install and src/pg/run_store.cpp.
+// The model of the database: rows of runs, commits that are visible at once and durable when they are flushed, locks
+// that prove that a worker lives, and what ops.cancel_run and the like do. Rules as in sql/install and
+// src/pg/run_store.cpp.
 #pragma once
 
 #include <deque>
@@ -150,8 +151,8 @@ class Database {
   Witness* witness_ = nullptr;
   std::map<std::string, StoredRun> runs_;
   std::map<std::string, Life> lives_;
-  std::deque<Commit> newest_;                 ///< commits that may still be lost, oldest first
-  Changes late_;                               ///< defect commits_late
+  std::deque<Commit> newest_;  ///< commits that may still be lost, oldest first
+  Changes late_;               ///< defect commits_late
   std::uint64_t commits_ = 0;
   std::uint64_t flushed_ = 0;
   std::size_t transactions_ = 0;

@@ -22,16 +22,16 @@ struct Defects {
   bool never_flushes = false;
   bool loses_cancels = false;
   // Transport
-  bool repeats_requests = false;     ///< as a client that retries by itself on a connection that was lost
-  bool calls_lost_unsent = false;    ///< a lost answer is told as a request that never left
-  bool finds_nothing = false;        ///< every search says at once that nothing is there
+  bool repeats_requests = false;   ///< as a client that retries by itself on a connection that was lost
+  bool calls_lost_unsent = false;  ///< a lost answer is told as a request that never left
+  bool finds_nothing = false;      ///< every search says at once that nothing is there
   // Worker
   bool endless_lease = false;
   // Phases
-  bool cancels_nothing = false;      ///< nobody stops what a phase began
-  bool succeeds_always = false;      ///< a failed phase counts as succeeded
-  bool repeats_unkeyed = false;      ///< an unkeyed effect is declared repeatable
-  bool ignores_digest = false;       ///< deploys another digest than the one that was built
+  bool cancels_nothing = false;  ///< nobody stops what a phase began
+  bool succeeds_always = false;  ///< a failed phase counts as succeeded
+  bool repeats_unkeyed = false;  ///< an unkeyed effect is declared repeatable
+  bool ignores_digest = false;   ///< deploys another digest than the one that was built
 };
 
 }  // namespace ops::sim

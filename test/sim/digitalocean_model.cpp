@@ -17,9 +17,10 @@ HttpResponse not_found() {
 }  // namespace
 
 void DigitaloceanModel::add_app(const std::string& app_id) {
-  const Json odoo{{"name", "odoo"},
-                  {"image", {{"registry_type", "GHCR"}, {"registry", "acme"}, {"repository", "odoo"}, {"tag", "before"}}},
-                  {"envs", Json::array({{{"key", "ADMIN_PASSWORD"}, {"value", "EV[1:sim]"}, {"type", "SECRET"}}})}};
+  const Json odoo{
+      {"name", "odoo"},
+      {"image", {{"registry_type", "GHCR"}, {"registry", "acme"}, {"repository", "odoo"}, {"tag", "before"}}},
+      {"envs", Json::array({{{"key", "ADMIN_PASSWORD"}, {"value", "EV[1:sim]"}, {"type", "SECRET"}}})}};
   apps_[app_id] = {app_id, {{"name", app_id}, {"services", Json::array({odoo})}}, {}, {}};
 }
 

@@ -56,10 +56,9 @@ HttpResponse GithubModel::respond(const HttpRequest& request, const Url& url) {
   if (part(4) == "runs") return of_run(request, parts);
   if (part(4) == "artifacts") {
     const WorkflowRun& run = runs_.at(std::stoll(part(5)));
-    return signed_url(zip_file("result.json", Json{{"digest", run.digest},
-                                                   {"git_sha", run.inputs["git_sha"]},
-                                                   {"run_token", run.token()}}
-                                                  .dump()));
+    return signed_url(
+        zip_file("result.json",
+                 Json{{"digest", run.digest}, {"git_sha", run.inputs["git_sha"]}, {"run_token", run.token()}}.dump()));
   }
   const WorkflowRun& run = runs_.at(std::stoll(part(5)) / 10);  // jobs/<id>/logs
   if (!run.ended || ground_.agenda.steady_now() < *run.ended + log_lag) return answer(404, {{"message", "Not Found"}});
@@ -131,7 +130,9 @@ Json GithubModel::view(const WorkflowRun& run) const {
   const bool queued = ground_.agenda.steady_now() < run.started;
   return {{"id", run.id},
           {"display_title", "build " + run.inputs.value("git_sha", "") + " [" + run.token() + "]"},
-          {"status", run.ended ? "completed" : queued ? "queued" : "in_progress"},
+          {"status", run.ended ? "completed"
+                     : queued  ? "queued"
+                               : "in_progress"},
           {"conclusion", run.ended ? Json(run.conclusion) : Json()},
           {"html_url", "https://github.example/runs/" + std::to_string(run.id)},
           {"created_at", utc(run.created_at)}};

@@ -79,7 +79,8 @@ void Inspector::check_path(const std::string& run_id, const RunRow& before, cons
     const RunStatus to = after.history[i];
     ground_.trace([&] { return run_id + ": " + text_of(from) + " -> " + text_of(to); });
     if (is_final(from)) throw Broken{"final", run_id + " was " + text_of(from) + " and becomes " + text_of(to)};
-    if (!may_follow(from, to)) throw Broken{"transition", run_id + " goes from " + text_of(from) + " to " + text_of(to)};
+    if (!may_follow(from, to))
+      throw Broken{"transition", run_id + " goes from " + text_of(from) + " to " + text_of(to)};
   }
 }
 
@@ -173,8 +174,7 @@ void Inspector::check_built(const StoredRun& run, const StoredPhase& phase) cons
 
 void Inspector::check_deployed(const StoredRun& run, const StoredPhase& phase) const {
   const std::string& run_id = run.plan->facts.run_id;
-  const auto environment =
-      std::ranges::find(scene_.environments, run.plan->facts.env_id, &EnvironmentPlan::env_id);
+  const auto environment = std::ranges::find(scene_.environments, run.plan->facts.env_id, &EnvironmentPlan::env_id);
   const auto& deployments = services_.digitalocean.deployments(environment->app_id);
   const auto found = std::ranges::find(deployments, phase.outcome.value("deployment_id", ""), &Deployment::id);
   if (found == deployments.end() || !found->was_active)
@@ -240,8 +240,8 @@ void Inspector::hears(const HttpRequest& request, const HttpResponse& response) 
     if (run == database_.runs().end()) continue;
     const auto environment =
         std::ranges::find(scene_.environments, run->second.plan->facts.env_id, &EnvironmentPlan::env_id);
-    const bool here = request.url.find(run_list ? "/" + environment->repo + "/" : "/" + environment->app_id) !=
-                      std::string::npos;
+    const bool here =
+        request.url.find(run_list ? "/" + environment->repo + "/" : "/" + environment->app_id) != std::string::npos;
     if (here && named.ends_with(run_list ? "dispatch" : "put_app")) effect.searched = true;
   }
 }
@@ -278,8 +278,7 @@ void Inspector::look_at_end() const {
   look();
   for (const auto& [run_id, run] : database_.runs()) {
     check_events(run_id, run);
-    if (!is_final(run.row.status()))
-      throw Broken{"end", run_id + " is " + text_of(run.row.status()) + " for ever"};
+    if (!is_final(run.row.status())) throw Broken{"end", run_id + " is " + text_of(run.row.status()) + " for ever"};
     const std::string& last = run.events.back().message;
     const bool fits = last.find(run.row.status() == RunStatus::success  ? "succeeded"
                                 : run.row.status() == RunStatus::failed ? "failed"

@@ -1,4 +1,5 @@
-// Watches everything and throws Broken when an invariant does not hold. Knows the rules, not how the product keeps them.
+// Watches everything and throws Broken when an invariant does not hold. Knows the rules, not how the product keeps
+// them.
 #pragma once
 
 #include <map>
@@ -66,13 +67,13 @@ class Inspector final : public Witness {
   };
   std::size_t queued_ = 0;
   std::uint64_t turns_ = 0;
-  std::map<std::string, Cancel> cancels_;                ///< first request by run
-  std::map<std::string, std::string> tokens_;            ///< newest claim token by run
+  std::map<std::string, Cancel> cancels_;      ///< first request by run
+  std::map<std::string, std::string> tokens_;  ///< newest claim token by run
   std::set<std::string> all_tokens_;
-  std::map<std::string, Effect> effects_;                ///< by run, phase and key
-  std::map<std::string, std::string> effect_of_hash_;    ///< request hash -> the same
-  std::map<std::string, int> performed_;                 ///< by key of the service
-  std::map<std::string, std::string> run_of_token_;      ///< run token -> run id
+  std::map<std::string, Effect> effects_;              ///< by run, phase and key
+  std::map<std::string, std::string> effect_of_hash_;  ///< request hash -> the same
+  std::map<std::string, int> performed_;               ///< by key of the service
+  std::map<std::string, std::string> run_of_token_;    ///< run token -> run id
 };
 
 }  // namespace ops::sim

@@ -52,7 +52,9 @@ PhaseCatalog make(bool cancels_nothing, bool succeeds_always, bool repeats_unkey
     if (succeeds_always && kind.name == "digitalocean_app") kind.perform = always_well<perform_digitalocean_app>;
     if (ignores_digest && kind.name == "github_workflow") kind.perform = perform_with_other_digest;
   }
-  kinds.push_back({"notice", {}, std::chrono::minutes{30},
+  kinds.push_back({"notice",
+                   {},
+                   std::chrono::minutes{30},
                    repeats_unkeyed ? perform_notice<EffectKind::repeatable> : perform_notice<EffectKind::unkeyed>,
                    cancel_nothing});
   return PhaseCatalog(std::move(kinds));

@@ -24,21 +24,23 @@ std::string RegistryModel::push(const std::string& image, const std::vector<std:
     return digest;
   };
   // Two builds of one commit are not alike.
-  const std::string platform = keep({{"schemaVersion", 2}, {"mediaType", manifest_type}, {"build", tags.front()}, {"commit", git_sha}});
+  const std::string platform =
+      keep({{"schemaVersion", 2}, {"mediaType", manifest_type}, {"build", tags.front()}, {"commit", git_sha}});
   const Json sbom{{"mediaType", "application/vnd.in-toto+json"},
                   {"digest", digest_of("sbom of " + platform)},
                   {"size", 7},
                   {"annotations", {{"in-toto.io/predicate-type", "https://spdx.dev/Document"}}}};
-  const std::string attestation =
-      keep({{"schemaVersion", 2}, {"mediaType", manifest_type}, {"subject", platform}, {"layers", Json::array({sbom})}});
+  const std::string attestation = keep(
+      {{"schemaVersion", 2}, {"mediaType", manifest_type}, {"subject", platform}, {"layers", Json::array({sbom})}});
   const Json platform_entry{
       {"digest", platform}, {"size", 99}, {"platform", {{"os", "linux"}, {"architecture", "amd64"}}}};
   const Json attestation_entry{{"digest", attestation},
                                {"size", 99},
                                {"platform", {{"os", "unknown"}, {"architecture", "unknown"}}},
                                {"annotations", {{"vnd.docker.reference.type", "attestation-manifest"}}}};
-  const std::string index =
-      keep({{"schemaVersion", 2}, {"mediaType", index_type}, {"manifests", Json::array({platform_entry, attestation_entry})}});
+  const std::string index = keep({{"schemaVersion", 2},
+                                  {"mediaType", index_type},
+                                  {"manifests", Json::array({platform_entry, attestation_entry})}});
   for (const std::string& tag : tags) tags_[image + ":" + tag] = index;
   return index;
 }
@@ -70,8 +72,9 @@ HttpResponse RegistryModel::respond(const HttpRequest& request, const Url& url) 
   const auto manifest = manifests_.find(image + "@" + reference);
   if (manifest == manifests_.end()) return answer(404, {{"errors", Json::array()}});
   HttpResponse response = answer(200);
-  response.headers = {{"Content-Type", manifest->second.find(index_type) != std::string::npos ? index_type : manifest_type},
-                      {"Docker-Content-Digest", reference}};
+  response.headers = {
+      {"Content-Type", manifest->second.find(index_type) != std::string::npos ? index_type : manifest_type},
+      {"Docker-Content-Digest", reference}};
   response.body = manifest->second;
   response.body_bytes = static_cast<std::int64_t>(response.body.size());
   return response;

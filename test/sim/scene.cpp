@@ -30,7 +30,11 @@ EnvironmentPlan environment(Dice& dice, int number) {
         {"poll_interval", "10 s"}}},
       {"smoke", {{"timeout", "3 min"}, {"interval", "5 s"}, {"consecutive_passes", 2}}},
       {"storage",
-       {{"kind", "s3"}, {"endpoint", storage_origin}, {"region", "fra1"}, {"bucket", "ops"}, {"credential", "spaces"}}}};
+       {{"kind", "s3"},
+        {"endpoint", storage_origin},
+        {"region", "fra1"},
+        {"bucket", "ops"},
+        {"credential", "spaces"}}}};
   if (dice.chance(0.2)) plan.config["github"]["auth"] = "app";
   if (dice.chance(0.1)) plan.config.erase("storage");
   if (dice.chance(0.1)) plan.config["digitalocean"]["deploy_digest"] = "platform";

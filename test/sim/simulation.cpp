@@ -87,9 +87,8 @@ void Simulation::calm_down() {
 }
 
 bool Simulation::all_ended() const {
-  return is_calm_ && people_.have_queued_all() && std::ranges::all_of(database_.runs(), [](const auto& entry) {
-           return is_final(entry.second.row.status());
-         });
+  return is_calm_ && people_.have_queued_all() &&
+         std::ranges::all_of(database_.runs(), [](const auto& entry) { return is_final(entry.second.row.status()); });
 }
 
 Worker* Simulation::next_worker() const {
@@ -179,7 +178,8 @@ void Simulation::stop(Worker& worker) {
 void Simulation::bury(Worker& worker, const Death& death) {
   if (!worker.is_dead) {
     ++tally_.deaths;
-    ground_.trace([&] { return worker.id() + (death.of_server ? " and its server die" : " dies") + " at: " + death.where; });
+    ground_.trace(
+        [&] { return worker.id() + (death.of_server ? " and its server die" : " dies") + " at: " + death.where; });
     for (const auto& each : workers_) {
       if (each.get() != &worker && !death.of_server) continue;
       each->is_dead = true;

@@ -82,8 +82,7 @@ class Transaction final : public StoreTransaction {
       if (database_.defects_.tears_commits && !changes_.empty()) tear();
       throw;
     }
-    for (const auto& [run_id, token] : given_out_)
-      database_.witness_->given_out(run_id, token, session_.worker_id_);
+    for (const auto& [run_id, token] : given_out_) database_.witness_->given_out(run_id, token, session_.worker_id_);
     for (const auto& [run_id, token] : accepted_) database_.witness_->accepted(run_id, token);
     if (new_lease_) database_.lives_.at(session_.worker_id_).lease_until = *new_lease_;
     if (database_.defects_.commits_late) {

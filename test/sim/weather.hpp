@@ -7,19 +7,19 @@ namespace ops::sim {
 
 struct Weather {
   // Of a request
-  double unreachable = 0;    ///< it never leaves
-  double request_lost = 0;   ///< it leaves and does not arrive
-  double answer_lost = 0;    ///< it takes effect and the answer does not come
-  double effect_late = 0;    ///< the answer is lost first, the effect comes after
-  double throttled = 0;      ///< 429, or 403 with one of GitHub's signs
-  double server_error = 0;   ///< 5xx, before or after the effect
-  double garbled = 0;        ///< the answer's body is cut
-  double slow = 0;           ///< seconds instead of milliseconds
+  double unreachable = 0;   ///< it never leaves
+  double request_lost = 0;  ///< it leaves and does not arrive
+  double answer_lost = 0;   ///< it takes effect and the answer does not come
+  double effect_late = 0;   ///< the answer is lost first, the effect comes after
+  double throttled = 0;     ///< 429, or 403 with one of GitHub's signs
+  double server_error = 0;  ///< 5xx, before or after the effect
+  double garbled = 0;       ///< the answer's body is cut
+  double slow = 0;          ///< seconds instead of milliseconds
   // Of the worker and its server
-  double worker_death = 0;   ///< per crash point; its session lock goes with it
-  double server_crash = 0;   ///< per crash point; commits that were not flushed may go too
-  double promoted = 0;       ///< of server crashes: a standby takes over, without the newest commits
-  double stopped = 0;        ///< per stop point; goes on when others hold its runs
+  double worker_death = 0;  ///< per crash point; its session lock goes with it
+  double server_crash = 0;  ///< per crash point; commits that were not flushed may go too
+  double promoted = 0;      ///< of server crashes: a standby takes over, without the newest commits
+  double stopped = 0;       ///< per stop point; goes on when others hold its runs
   double transaction_fails = 0;
 
   static Weather drawn(Dice& dice) {

@@ -88,7 +88,8 @@ void Wire::deliver(TransferId id, Micros delay, HttpResponse response) {
   if (too_late) response = lost(true);
   if (too_late) response.failure = TransportFailure::timeout;
   response.elapsed = std::min<Micros>(delay, request->total_timeout);
-  const auto keep = [finished = std::weak_ptr(finished_), id, answer = received(*request, std::move(response))]() mutable {
+  const auto keep = [finished = std::weak_ptr(finished_), id,
+                     answer = received(*request, std::move(response))]() mutable {
     if (const auto still = finished.lock()) still->push_back({id, std::move(answer)});
   };
   ground_.agenda.after(std::min<Micros>(delay, request->total_timeout), keep);
@@ -147,7 +148,7 @@ void Wire::travel(TransferId id, const Request& request) {
   } else {
     tell("");
     ground_.agenda.after(there, [this, alive = std::weak_ptr(pending_), performs, id, request, back] {
-        alive.expired() ? performs() : arrive(id, request, back);
+      alive.expired() ? performs() : arrive(id, request, back);
     });
   }
 }

@@ -17,9 +17,9 @@ namespace ops::sim {
 class Wire final : public Transport {
  public:
   struct Hooks {
-    std::function<void(const char*)> at_point;                                   ///< the worker may die here
-    std::function<void(const HttpRequest&)> sends;                               ///< before anything else
-    std::function<void(const HttpRequest&, const HttpResponse&)> hears;          ///< the worker gets the answer
+    std::function<void(const char*)> at_point;                           ///< the worker may die here
+    std::function<void(const HttpRequest&)> sends;                       ///< before anything else
+    std::function<void(const HttpRequest&, const HttpResponse&)> hears;  ///< the worker gets the answer
   };
   Wire(Ground& ground, Services& services, const std::set<std::string>& secrets, Hooks hooks);
 

@@ -40,7 +40,8 @@ class Worker {
     std::function<void()> may_fail;                      ///< may make a transaction fail
   };
   Worker(Ground& ground, Database& database, Services& services, Inspector& inspector,
-         const std::set<std::string>& secrets, const PhaseCatalog& catalog, KeptMark& mark, std::string id, Hooks hooks);
+         const std::set<std::string>& secrets, const PhaseCatalog& catalog, KeptMark& mark, std::string id,
+         Hooks hooks);
 
   /// One pass of the worker's main loop.
   void step();
