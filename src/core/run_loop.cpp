@@ -56,6 +56,14 @@ RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id
 
 RunLoop::~RunLoop() = default;
 
+bool RunLoop::Sooner::operator()(const Timer& one, const Timer& other) const {
+  if (one.first != other.first) return one.first < other.first;
+  if (one.second == other.second) return false;
+  const int by_run = one.second->run().run_id().compare(other.second->run().run_id());
+  if (by_run != 0) return by_run < 0;
+  return one.second->context().phase().phase_no < other.second->context().phase().phase_no;
+}
+
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   if (settings.lease < settings_.lease) renew_at_ = SteadyTime{};  // the longer one must not hold runs any more
@@ -359,10 +367,12 @@ void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes) {
 /// sent again.
 void RunLoop::give_up(const RunWrites& write, const std::string& why) {
   report_("run " + write.run_id + " could not be recorded: " + redact(why));
-  drop(write.run_id);
   RunWrites ending;
   ending.run_id = write.run_id;
   ending.claim_token = write.claim_token;
+  if (const auto found = runs_.find(write.run_id); found != runs_.end())
+    ending.phases = found->second->phases_given_up(write);
+  drop(write.run_id);
   ending.status = RunStatus::failed;
   ending.needs_flush = true;
   ending.events.push_back(

@@ -62,6 +62,15 @@ Coroutine<Json> waiting(PhaseContext& ctx) {
   co_await ctx.sleep(seconds{1});
   throw MustWait("decision", "somebody must decide", "decide");
 }
+Coroutine<Json> waiting_with_effect(PhaseContext& ctx) {
+  EffectSpec spec;
+  spec.key = "the_effect";
+  spec.request.method = Method::post;
+  spec.request.url = effect_url;
+  spec.interpret = [](const HttpResponse&) { return EffectVerdict::done(Json::object()); };
+  co_await ctx.effect(std::move(spec));
+  throw MustWait("secret:the_secret", "it has gone", "bring it back");
+}
 Coroutine<Json> failing(PhaseContext& ctx) {
   co_await ctx.sleep(seconds{2});
   throw PhaseError("it_broke", "it broke", "mend it", Json("no object"));
@@ -95,6 +104,7 @@ PhaseCatalog kinds() {
                        {"broken", {}, hour, broken, nothing_outside},
                        {"breaking_at_once", {}, hour, breaking_at_once, nothing_outside},
                        {"waiting", {}, hour, waiting, nothing_outside},
+                       {"waiting_with_effect", {}, hour, waiting_with_effect, stop_by_request},
                        {"failing", {}, hour, failing, nothing_outside},
                        {"stop_waits", {}, hour, sleepy, stop_waits},
                        {"stop_breaks", {}, hour, sleepy, stop_breaks}});
@@ -164,6 +174,41 @@ TEST_F(RunExecutionTest, AWaitingPhaseParksTheRunWhenTheOthersHaveEnded) {
   EXPECT_FALSE(stored().run.phases[0].started_at);
   EXPECT_EQ(state(1), PhaseState::succeeded);
   EXPECT_EQ(state(2), PhaseState::pending);
+}
+
+// As ops.cancel_run does with it: the run is queued once more.
+TEST_F(RunExecutionTest, Invariant9_WhatAWaitingPhaseHasLeftOutsideIsStoppedWhenItsRunIsCancelled) {
+  run({phase("a", "waiting_with_effect"), phase("b", "quick", {"a"})});
+  EXPECT_EQ(status(), RunStatus::waiting);
+  EXPECT_EQ(state(0), PhaseState::running);
+  EXPECT_FALSE(stored().run.phases[0].started_at);
+  stored().run.cancel_requested = true;
+  stored().run.status = RunStatus::queued;
+  world.loop->ring_queue();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(sent(Method::get, stop_url), 1);
+  EXPECT_EQ(state(0), PhaseState::cancelled);
+  EXPECT_EQ(state(1), PhaseState::skipped);
+}
+
+TEST_F(RunExecutionTest, ARunThatIsCancelledWhileNothingOfItIsOutsideDoesNotWait) {
+  run({phase("a", "waiting"), phase("b", "sleepy")}, [this] { return told("waiting: somebody must decide"); });
+  cancel();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(state(0), PhaseState::skipped);
+}
+
+TEST_F(RunExecutionTest, AFailureOfAnEarlierLifeIsNotForgotten) {
+  run({phase("a", "failing"), phase("b", "sleepy"), phase("c", "quick", {"a"})},
+      [this] { return state(0) == PhaseState::failed; });
+  EXPECT_EQ(status(), RunStatus::running);
+  restart();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::failed);
+  EXPECT_EQ(state(1), PhaseState::succeeded);
+  EXPECT_EQ(state(2), PhaseState::skipped);
 }
 
 TEST_F(RunExecutionTest, AFailureBesideAWaitingPhaseIsTheStrongerWord) {
