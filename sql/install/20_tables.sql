@@ -78,8 +78,10 @@ CREATE TABLE ops.runs (
   crashes         int NOT NULL DEFAULT 0,
   -- The newest commits of this run may be lost (promotion of a standby, restored backup): effects are looked for first.
   look_first      boolean NOT NULL DEFAULT false,
-  CONSTRAINT run_id_form CHECK (run_id ~ '^run-[0-9a-f-]{36}$'),
-  CONSTRAINT git_sha_is_hex CHECK (git_sha ~ '^[0-9a-f]{7,64}$'),
+  -- Checked with every update of the row: without regular expressions, which took a tenth of a recorded request's time.
+  CONSTRAINT run_id_form
+    CHECK (octet_length(run_id) = 40 AND starts_with(run_id, 'run-') AND ltrim(substr(run_id, 5), '0123456789abcdef-') = ''),
+  CONSTRAINT git_sha_is_hex CHECK (octet_length(git_sha) BETWEEN 7 AND 64 AND ltrim(git_sha, '0123456789abcdef') = ''),
   CONSTRAINT git_ref_is_short CHECK (octet_length(git_ref) BETWEEN 1 AND 255),
   CONSTRAINT status_is_known
     CHECK (status IN ('waiting', 'queued', 'claimed', 'running', 'success', 'failed', 'cancelled')),
@@ -113,7 +115,7 @@ CREATE TABLE ops.run_phases (
   outcome     jsonb NOT NULL DEFAULT '{}',
   PRIMARY KEY (run_id, phase_no),
   CONSTRAINT phase_state_is_known CHECK (state IN ('pending', 'running', 'succeeded', 'failed', 'skipped', 'cancelled'))
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 45);  -- all phases of a run change in one turn: their new versions fit on the same page
 
 CREATE TABLE ops.run_events (
   run_id     text COLLATE "C" NOT NULL,

@@ -101,11 +101,11 @@ BEGIN
     RAISE EXCEPTION 'p_git_sha "%" is not a commit', left(p_git_sha, 80)
       USING ERRCODE = '22023', HINT = 'A commit is written with 7 to 64 hexadecimal digits.';
   END IF;
-  -- The rules of git check-ref-format.
-  IF octet_length(p_git_ref) NOT BETWEEN 1 AND 255 OR p_git_ref ~ '[[:cntrl:][:space:]~^:?*[\\]|\.\.|@\{|//|^[-/.]|[/.]$|/\.|\.lock(/|$)' THEN
+  -- The rules of git check-ref-format. E'' and no other backslashes: a session may have standard_conforming_strings off.
+  IF octet_length(p_git_ref) NOT BETWEEN 1 AND 255 OR p_git_ref ~ E'[[:cntrl:][:space:]~^:?*[\\\\]|[.][.]|@[{]|//|^[-/.]|[/.]$|/[.]|[.]lock(/|$)' THEN
     RAISE EXCEPTION 'p_git_ref "%" is not the name of a branch or tag', left(p_git_ref, 80)
       USING ERRCODE = '22023',
-            HINT = 'It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \ and no "..", and does not begin with "-", "/" or ".".';
+            HINT = E'It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \\ and no "..", and does not begin with "-", "/" or ".".';
   END IF;
   IF p_priority NOT BETWEEN -1000 AND 1000 THEN
     RAISE EXCEPTION 'p_priority is %', p_priority USING ERRCODE = '22023', HINT = 'It must lie between -1000 and 1000.';

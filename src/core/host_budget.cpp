@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <ctime>
 #include <string_view>
 
 #include "core/url.hpp"
@@ -17,9 +16,13 @@ constexpr Millis shortest_wait = seconds{1};
 constexpr Millis longest_wait = std::chrono::hours{1};
 constexpr Millis first_secondary_wait = seconds{60};
 
-std::string account_key(const HttpRequest& request) {
+std::string origin_of(const HttpRequest& request) {
   const auto url = parse_url(request.url);
-  std::string key = url ? url->origin() : request.url;
+  return url ? url->origin() : request.url;
+}
+
+std::string account_key(const HttpRequest& request) {
+  std::string key = origin_of(request);
   key += '|';
   if (request.credential) key += request.credential->secret_name;
   return key;
@@ -67,10 +70,9 @@ std::optional<Millis> retry_after(const HttpResponse& response, WallTime wall_no
   if (text.empty()) return std::nullopt;
   if (const auto number = whole_number(text)) return bounded(*number);
   if (text.find_first_not_of("0123456789+-.") == std::string::npos) return longest_wait;  // a number out of all range
-  std::tm parts{};
-  const char* end = strptime(text.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-  if (end == nullptr || *end != '\0') return std::nullopt;
-  return bounded(static_cast<std::int64_t>(timegm(&parts)) - epoch_seconds(wall_now));
+  const auto date = http_date(text);
+  if (!date) return std::nullopt;
+  return bounded(epoch_seconds(*date) - epoch_seconds(wall_now));
 }
 
 SteadyTime HostBudget::earliest(const HttpRequest& request, SteadyTime now) const {
@@ -117,6 +119,31 @@ std::optional<SteadyTime> HostBudget::observe(const HttpRequest& request, const 
   Account& account = accounts_[account_key(request)];
   account.closed_until = std::max(account.closed_until, now + wait);
   return account.closed_until;
+}
+
+SteadyTime HostBudget::next_probe(const HttpRequest& request, SteadyTime now) const {
+  const auto found = troubled_.find(origin_of(request));
+  if (found == troubled_.end() || found->second.failures_in_a_row < failures_until_outage) return now;
+  return found->second.next_probe;
+}
+
+void HostBudget::probe_sent(const HttpRequest& request, SteadyTime now) {
+  const auto found = troubled_.find(origin_of(request));
+  if (found != troubled_.end()) found->second.next_probe = now + probe_interval_;
+}
+
+void HostBudget::observe_health(const HttpRequest& request, bool failed, SteadyTime now) {
+  if (!failed) {
+    troubled_.erase(origin_of(request));
+    return;
+  }
+  Health& health = troubled_[origin_of(request)];
+  if (++health.failures_in_a_row == failures_until_outage) health.next_probe = now + probe_interval_;
+}
+
+bool HostBudget::has_outage(const HttpRequest& request) const {
+  const auto found = troubled_.find(origin_of(request));
+  return found != troubled_.end() && found->second.failures_in_a_row >= failures_until_outage;
 }
 
 }  // namespace ops

@@ -1,6 +1,8 @@
 #include "core/http_message.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <ctime>
 
 namespace ops {
 
@@ -40,6 +42,8 @@ std::string_view to_string(TransportFailure failure) {
       return "name not resolved";
     case TransportFailure::connect:
       return "not connected";
+    case TransportFailure::exhausted:
+      return "not tried";
     case TransportFailure::tls:
       return "TLS";
     case TransportFailure::timeout:
@@ -61,6 +65,24 @@ std::string_view HttpResponse::header(std::string_view name) const {
   for (const Header& header : headers)
     if (std::ranges::equal(header.name, name, {}, lower, lower)) return header.value;
   return {};
+}
+
+std::optional<WallTime> http_date(std::string_view text) {
+  std::tm parts{};
+  const std::string terminated(text);
+  const char* end = strptime(terminated.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
+  if (end == nullptr || *end != '\0') return std::nullopt;
+  return WallTime{std::chrono::seconds{timegm(&parts)}};
+}
+
+std::string clock_remark(const HttpResponse& response, WallTime now) {
+  constexpr std::int64_t tolerated = 60;
+  const auto date = http_date(response.header("date"));
+  if (!date) return {};
+  const auto ahead = std::chrono::duration_cast<std::chrono::seconds>(now - *date).count();
+  if (std::abs(ahead) < tolerated) return {};
+  return "; the clock of this server is " + std::to_string(std::abs(ahead)) + " s " +
+         (ahead > 0 ? "ahead of" : "behind") + " the service's clock, set it right first";
 }
 
 }  // namespace ops

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/run.hpp"
 #include "core/secret.hpp"
 
 namespace ops {
@@ -72,7 +73,8 @@ enum class TransportFailure {
   secret_malformed,  ///< the named secret exists and has not the form its scheme needs: permanent
   dns,
   connect,
-  tls,  ///< certificate or protocol: permanent
+  exhausted,  ///< this process may open no more descriptors: says nothing of the service
+  tls,        ///< certificate or protocol: permanent
   timeout,
   reset,         ///< connection lost
   too_large,     ///< body or header limit: permanent
@@ -96,5 +98,11 @@ struct HttpResponse {
   /// First header of that name, case-insensitive; empty when absent.
   std::string_view header(std::string_view name) const;
 };
+
+/// A date as HTTP writes it: "Fri, 15 Jan 2027 08:00:20 GMT".
+std::optional<WallTime> http_date(std::string_view text);
+/// A sentence for the error of a refused credential when the answer's Date is a minute or more away from `now`; tokens
+/// and signatures carry times, so such a refusal may be the clock's fault. Empty when the clocks agree.
+std::string clock_remark(const HttpResponse& response, WallTime now);
 
 }  // namespace ops

@@ -14,7 +14,9 @@ namespace ops {
 namespace {
 
 constexpr int most_sends_of_an_effect = 8;
-constexpr int longest_backoff_factor = 60;
+constexpr int longest_backoff_factor = 20;
+/// An effect is tried this long while its service has an outage.
+constexpr Millis patience_with_outage = std::chrono::minutes{15};
 
 /// Method and URL as they may be shown: without the query, which may hold a signature.
 std::string shown(const HttpRequest& request) {
@@ -38,6 +40,10 @@ bool is_transient_status(int status) {
   return status == 408 || status == 425 || (status >= 500 && status <= 599);
 }
 
+bool is_conflict(const HttpResponse& response) {
+  return response.failure == TransportFailure::none && (response.status == 409 || response.status == 422);
+}
+
 std::string request_hash(const HttpRequest& request) {
   std::string text(to_string(request.method));
   text += '\n';
@@ -50,6 +56,13 @@ std::string request_hash(const HttpRequest& request) {
 std::string what_came(const HttpResponse& response) {
   if (response.failure == TransportFailure::none) return "status " + std::to_string(response.status);
   return std::string(to_string(response.failure)) + ": " + response.failure_text;
+}
+
+std::string hint_for(const HttpResponse& response) {
+  if (response.failure == TransportFailure::exhausted)
+    return "Raise the limit of open files of the database server (ulimit -n, LimitNOFILE), then retry the run.";
+  return "Look at the service's status page and at the network between this server and the service, then retry the "
+         "run.";
 }
 
 }  // namespace
@@ -92,14 +105,29 @@ bool PhaseContext::has_writes() const {
 
 // Requests ---------------------------------------------------------------------------------------------------------
 
-Coroutine<> PhaseContext::admit(const HttpRequest& request) {
+Coroutine<> PhaseContext::admit(const HttpRequest& request, bool mind_outages) {
   for (;;) {
     const SteadyTime now = steady_now();
-    const SteadyTime earliest = environment_.budget.earliest(request, now);
+    SteadyTime earliest = environment_.budget.earliest(request, now);
+    if (mind_outages) earliest = std::max(earliest, environment_.budget.next_probe(request, now));
     if (earliest <= now) break;
+    if (mind_outages && environment_.budget.has_outage(request) && !std::exchange(outage_told_, true))
+      event(Level::warn, shown(request) + " waits: its service fails for everybody and is tried now and then",
+            {{"request", shown(request)}});
     co_await sleep_until(earliest);
   }
   environment_.budget.sent(request, steady_now());
+  if (mind_outages) environment_.budget.probe_sent(request, steady_now());
+}
+
+bool PhaseContext::learn_health(const HttpRequest& request, const HttpResponse& response) {
+  const bool answered = response.failure == TransportFailure::none;
+  if (answered || is_lost(response.failure)) {  // else it did not come as far as the service
+    const bool failed = !answered || is_transient_status(response.status);
+    environment_.budget.observe_health(request, failed, steady_now());
+    if (!failed) outage_told_ = false;
+  }
+  return environment_.budget.has_outage(request);
 }
 
 Coroutine<HttpResponse> PhaseContext::send(HttpRequest request) {
@@ -149,7 +177,7 @@ void PhaseContext::throw_if_permanent(const HttpRequest& request, const HttpResp
 }
 
 Coroutine<HttpResponse> PhaseContext::request_once(HttpRequest request) {
-  co_await admit(request);
+  co_await admit(request, false);
   HttpRequest copy = request;
   HttpResponse response = co_await send(std::move(copy));
   environment_.budget.observe(request, response, steady_now(), now());
@@ -158,11 +186,14 @@ Coroutine<HttpResponse> PhaseContext::request_once(HttpRequest request) {
 
 Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy policy) {
   const SteadyTime give_up = steady_now() + policy.give_up_after;
+  int tries = 0;
   for (int attempt = 1;;) {
-    co_await admit(request);
+    co_await admit(request, true);
     HttpRequest copy = request;
     HttpResponse response = co_await send(std::move(copy));
+    ++tries;
     throw_if_permanent(request, response);
+    const bool outage = learn_health(request, response);
 
     if (const auto closed_until = environment_.budget.observe(request, response, steady_now(), now())) {
       const auto wait = std::chrono::duration_cast<std::chrono::seconds>(*closed_until - steady_now()).count();
@@ -176,22 +207,22 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
       continue;  // admit() waits; a throttled request had no effect and is no attempt
     }
 
-    const bool transient = is_lost(response.failure) || is_transient_status(response.status) ||
-                           (policy.retry_not_found && response.status == 404);
+    const bool transient = is_lost(response.failure) || response.failure == TransportFailure::exhausted ||
+                           is_transient_status(response.status) || (policy.retry_not_found && response.status == 404);
     if (!transient) co_return response;
 
     Millis wait = backoff(attempt);
     if (const auto asked = retry_after(response, now())) wait = std::max(wait, *asked);
-    if (attempt >= policy.max_attempts || steady_now() + wait > give_up)
+    if ((attempt >= policy.max_attempts && !outage) || steady_now() + wait > give_up) {
+      if (response.failure == TransportFailure::none && response.status == 404) co_return response;
       throw PhaseError(
           "service_unavailable",
-          shown(request) + " failed " + std::to_string(attempt) + " times, the last time with " + what_came(response),
-          "Look at the service's status page and at the network between this server and the service, then "
-          "retry the run.",
-          {{"attempts", attempt}, {"status", response.status}});
+          shown(request) + " failed " + std::to_string(tries) + " times, the last time with " + what_came(response),
+          hint_for(response), {{"attempts", tries}, {"status", response.status}});
+    }
     event(Level::debug, shown(request) + " failed with " + what_came(response) + "; trying again",
-          {{"attempt", attempt}, {"wait_ms", wait.count()}});
-    ++attempt;
+          {{"attempt", tries}, {"wait_ms", wait.count()}});
+    if (!outage) ++attempt;
     co_await sleep(wait);
   }
 }
@@ -215,7 +246,7 @@ void PhaseContext::settle(EffectRecord& entry, EffectState state, Json outcome) 
 }
 
 /// What became of a request whose answer is unknown: its outcome, or nothing when it may be sent (again).
-Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const EffectSpec& spec) {
+Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const EffectSpec& spec, std::string why) {
   if (spec.kind == EffectKind::repeatable) co_return std::nullopt;
   if (spec.kind == EffectKind::unkeyed) {
     settle(entry, EffectState::needs_decision);
@@ -223,9 +254,6 @@ Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const 
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
   }
   if (entry.state != EffectState::uncertain) settle(entry, EffectState::uncertain);
-  const std::string why = entry.attempt > 0
-                              ? "the answer to " + entry.target + " is unknown"
-                              : "the newest commits may be lost, and with them a record of " + entry.target;
   event(Level::warn, why + "; looking for its effect before anything is sent",
         {{"effect", spec.key}, {"attempt", entry.attempt}});
   std::optional<Json> found = co_await spec.look();
@@ -247,13 +275,18 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
   if (entry.state == EffectState::needs_decision)
     throw MustWait("decision", "it is unknown whether " + entry.target + " (" + spec.key + ") took effect",
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
+  const std::string unknown = entry.attempt > 0
+                                  ? "the answer to " + entry.target + " is unknown"
+                                  : "the newest commits may be lost, and with them a record of " + entry.target;
   if (entry.state == EffectState::intended || entry.state == EffectState::uncertain || (is_new && run_.look_first)) {
-    std::optional<Json> found = co_await recover(entry, spec);
+    std::optional<Json> found = co_await recover(entry, spec, unknown);
     if (found) co_return *found;
   }
 
-  for (int attempt = 1;; ++attempt) {
-    co_await admit(spec.request);
+  const SteadyTime give_up = steady_now() + patience_with_outage;
+  int tries = 0;
+  for (int attempt = 1;;) {
+    co_await admit(spec.request, true);
     if (refuse_effects_) co_await sleep_until(SteadyTime::max());
     entry.request_hash = request_hash(spec.request);
     entry.attempt += 1;
@@ -262,7 +295,9 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
     HttpRequest copy = spec.request;
     HttpResponse response = co_await send(std::move(copy));  // leaves after the intent has committed
     effect_in_flight_ = false;
+    ++tries;
 
+    const bool outage = learn_health(spec.request, response);
     const bool never_left = response.failure != TransportFailure::none && !response.request_sent;
     if (never_left) settle(entry, EffectState::absent);
     if (never_left || response.failure == TransportFailure::secret_missing) throw_if_permanent(spec.request, response);
@@ -280,21 +315,27 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
         settle(entry, EffectState::done, verdict.outcome);
         co_return std::move(verdict.outcome);
       }
-      if (verdict.meaning == EffectVerdict::Meaning::rejected) {
+      const bool rejected = verdict.meaning == EffectVerdict::Meaning::rejected;
+      // "It exists already" in answer to a repetition may speak of our own earlier try, seen late.
+      const bool maybe_ours = spec.kind == EffectKind::keyed && entry.attempt > 1 && is_conflict(response);
+      if (!rejected || maybe_ours) {
+        std::string why = rejected ? entry.target + " was answered with " + what_came(response) : unknown;
+        std::optional<Json> found = co_await recover(entry, spec, std::move(why));
+        if (found) co_return *found;
+      }
+      if (rejected) {
         settle(entry, EffectState::absent);
         throw *verdict.error;
       }
-      std::optional<Json> found = co_await recover(entry, spec);
-      if (found) co_return *found;
     }
 
-    if (attempt >= most_sends_of_an_effect)
+    if (outage ? steady_now() >= give_up : attempt >= most_sends_of_an_effect)
       throw PhaseError(
           "service_unavailable",
-          entry.target + " failed " + std::to_string(attempt) + " times, the last time with " + what_came(response),
-          "Look at the service's status page and at the network between this server and the service, then "
-          "retry the run.");
+          entry.target + " failed " + std::to_string(tries) + " times, the last time with " + what_came(response),
+          hint_for(response));
     if (!throttled) co_await sleep(backoff(attempt));
+    if (!outage) ++attempt;
   }
 }
 

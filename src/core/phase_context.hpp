@@ -35,9 +35,9 @@ class SessionTokens;
 
 /// How often and how long a read is tried again. Waits: backoff with jitter, Retry-After, rate-limit reset.
 struct RequestPolicy {
-  int max_attempts = 8;                  ///< tries of one request, the first included
-  Millis give_up_after{10 * 60 * 1000};  ///< from the first try; rate-limit waits count too
-  bool retry_not_found = false;          ///< 404 is tried again (object may become visible late)
+  int max_attempts = 8;                  ///< tries of one request, the first included; those in an outage do not count
+  Millis give_up_after{15 * 60 * 1000};  ///< from the first try; waits for rate limits and outages count too
+  bool retry_not_found = false;          ///< 404 is tried again (object may become visible late), then returned
 };
 
 /// What the answer to an effect's request means.
@@ -92,7 +92,7 @@ struct PhaseEnvironment {
   HostBudget& budget;
   SessionTokens& tokens;
   Files& files;
-  Millis retry_delay{1'000};  ///< wait before the first repetition; doubles up to 60 times this
+  Millis retry_delay{1'000};  ///< wait before the first repetition; doubles up to 20 times this
 };
 
 class PhaseContext {
@@ -182,9 +182,12 @@ class PhaseContext {
     pending_ = std::move(command);
     return CommandAwaiter(*this);
   }
-  Coroutine<> admit(const HttpRequest& request);
+  /// Waits until the request may leave. @param mind_outages  during an outage of its service it waits to be the probe
+  Coroutine<> admit(const HttpRequest& request, bool mind_outages);
+  /// What an answer says about the health of its service. True while the service has an outage.
+  bool learn_health(const HttpRequest& request, const HttpResponse& response);
   Coroutine<HttpResponse> send(HttpRequest request);
-  Coroutine<std::optional<Json>> recover(EffectRecord& entry, const EffectSpec& spec);
+  Coroutine<std::optional<Json>> recover(EffectRecord& entry, const EffectSpec& spec, std::string why);
   Millis backoff(int attempt);
   void throw_if_permanent(const HttpRequest& request, const HttpResponse& response) const;
   void settle(EffectRecord& entry, EffectState state, Json outcome = nullptr);
@@ -202,6 +205,7 @@ class PhaseContext {
   PhaseWrites writes_;
   bool effect_in_flight_ = false;
   bool refuse_effects_ = false;
+  bool outage_told_ = false;
 };
 
 }  // namespace ops

@@ -39,6 +39,8 @@ class Files {
 class SecretSource {
  public:
   virtual ~SecretSource() = default;
+  /// Nothing when there is none of that name.
+  /// @throws std::runtime_error  it cannot be known now
   virtual std::optional<SecretString> find(std::string_view name) = 0;
 };
 
@@ -101,9 +103,8 @@ struct CancelRequest {
   std::string reason;
 };
 
-/// Thrown by a store when the same transaction may succeed later: deadlock, serialization failure, lock time-out, no
-/// memory, no disk space.
-class TransientStoreError : public std::runtime_error {
+/// Thrown by a store that cannot do it now, whatever it was asked: a deadlock, a lock that somebody holds, a full disk.
+class StoreBusy : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };

@@ -11,7 +11,10 @@ namespace ops {
 namespace {
 
 constexpr int careful_turns_after_failure = 20;
-constexpr int tries_of_a_transaction = 5;
+constexpr Millis first_store_pause{50};
+constexpr Millis longest_store_pause{10'000};
+/// An origin with an outage is asked every so many retry delays: often enough to notice its recovery within 30 s.
+constexpr int probe_factor = 10;
 constexpr Millis pause_after_failed_renewal{1'000};
 
 /// The run that is being resumed, for the next life of the worker if this one ends meanwhile.
@@ -40,7 +43,7 @@ void stop_where(const std::vector<RunWrites>& writes, EffectState state, [[maybe
 
 RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
                  std::function<void(const std::string&)> report)
-    : budget_(settings.mutation_interval),
+    : budget_(settings.mutation_interval, settings.retry_delay * probe_factor),
       store_(ports.store),
       transport_(ports.transport),
       clock_(ports.clock),
@@ -58,7 +61,7 @@ void RunLoop::configure(LoopSettings settings) {
   if (settings.lease < settings_.lease) renew_at_ = SteadyTime{};  // the longer one must not hold runs any more
   settings_ = settings;
   environment_.retry_delay = settings.retry_delay;
-  budget_.set_mutation_interval(settings.mutation_interval);
+  budget_.configure(settings.mutation_interval, settings.retry_delay * probe_factor);
 }
 
 void RunLoop::adopt(std::vector<ClaimedRun> runs) {
@@ -78,8 +81,8 @@ int RunLoop::capacity() const {
 }
 
 std::optional<SteadyTime> RunLoop::next_deadline() const {
-  std::optional<SteadyTime> next;
-  if (!timers_.empty()) next = timers_.begin()->first;
+  std::optional<SteadyTime> next = store_again_;
+  if (!timers_.empty()) next = next ? std::min(*next, timers_.begin()->first) : timers_.begin()->first;
   if (!runs_.empty()) next = next ? std::min(*next, renew_at_) : renew_at_;
   return next;
 }
@@ -88,6 +91,7 @@ bool RunLoop::turn() {
   ++counters_.turns;
   resume_ready();
   store_turn();
+  if (store_again_) return false;
   return !ready_.empty() || !adopted_.empty() || cancel_rung_ || (queue_rung_ && capacity() > 0);
 }
 
@@ -237,6 +241,9 @@ bool RunLoop::lease_holds() {
 }
 
 void RunLoop::store_turn() {
+  if (store_again_ && clock_.steady_now() < *store_again_) return;
+  store_again_.reset();
+  if (!record_again()) return;
   const SteadyTime began = clock_.steady_now();
   const bool claims = queue_rung_ && capacity() > 0;
   const bool renews = began >= renew_at_ && (claims || !runs_.empty());
@@ -274,17 +281,18 @@ void RunLoop::store_turn() {
     claimed.insert(claimed.end(), claimed_now_.begin(), claimed_now_.end());
     if (renews) lease_renewed(began);
     if (careful_turns_ > 0) --careful_turns_;
+    store_failures_ = 0;
+  } catch (const StoreBusy& busy) {
+    take_back_claims(writes);
+    unrecorded_ = std::move(writes);
+    pause_store("the store is busy", busy.what());
+    return;
   } catch (const std::exception& error) {
-    // Claims of this transaction are undone with it: those runs are queued again and have sent nothing.
-    for (const std::string& run_id : claimed_now_) {
-      drop(run_id);
-      std::erase_if(writes, [&](const RunWrites& write) { return write.run_id == run_id; });
-      queue_rung_ = true;
-    }
-    claimed_now_.clear();
+    take_back_claims(writes);
     careful_turns_ = careful_turns_after_failure;
     if (!collected) writes = collect_writes();
-    store_one_by_one(writes, error.what());
+    pause_store("a transaction failed and is redone run by run", error.what());
+    store_one_by_one(writes);
   }
   claimed_now_.clear();
   for (const std::string& run_id : claimed) OPS_STOP_POINT("after_claim", run_id);
@@ -292,38 +300,59 @@ void RunLoop::store_turn() {
     stop_where(writes, EffectState::done, "after_result_commit");
     stop_where(writes, EffectState::intended, "after_intent_commit");
   }
-  release();
+  if (unrecorded_.empty()) release();
 }
 
-void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes, const std::string& why) {
-  report_("a transaction failed and is redone run by run: " + redact(why));
-  for (const RunWrites& write : writes) store_alone(write);
-}
-
-void RunLoop::store_alone(const RunWrites& write) {
-  try {
-    if (store_with_retries(write)) return;
-    report_("run " + write.run_id + " could not be recorded and is taken up again later");
-    drop(write.run_id);
-  } catch (const std::exception& error) {
-    give_up(write, error.what());
+/// Claims of a failed transaction are undone with it: those runs are queued again and have sent nothing.
+void RunLoop::take_back_claims(std::vector<RunWrites>& writes) {
+  for (const std::string& run_id : std::exchange(claimed_now_, {})) {
+    drop(run_id);
+    std::erase_if(writes, [&](const RunWrites& write) { return write.run_id == run_id; });
+    queue_rung_ = true;
   }
 }
 
-/// False when it failed each time for a reason that may pass. @throws what will not pass
-bool RunLoop::store_with_retries(const RunWrites& write) {
-  for (int attempt = 1; attempt <= tries_of_a_transaction; ++attempt) {
+/// What a busy store has refused comes before anything new of the same runs.
+bool RunLoop::record_again() {
+  if (unrecorded_.empty()) return true;
+  try {
+    const std::unique_ptr<StoreTransaction> transaction = store_.begin();
+    const std::set<std::string> lost = transaction->record(unrecorded_);
+    transaction->commit(std::ranges::any_of(unrecorded_, &RunWrites::needs_flush));
+    ++counters_.commits;
+    unrecorded_.clear();
+    for (const std::string& run_id : lost) drop(run_id);
+  } catch (const StoreBusy& busy) {
+    pause_store("the store is busy", busy.what());
+    return false;
+  } catch (const std::exception& error) {
+    pause_store("a transaction failed and is redone run by run", error.what());
+    store_one_by_one(std::exchange(unrecorded_, {}));
+  }
+  return unrecorded_.empty();
+}
+
+/// The next attempt comes after a pause that doubles, with jitter, so that two who hinder each other part.
+void RunLoop::pause_store(const char* what, const std::string& why) {
+  report_(std::string(what) + ": " + redact(why));
+  const Millis longest = std::min(longest_store_pause, first_store_pause * (1 << std::min(store_failures_++, 10)));
+  const double part = 0.5 + environment_.random.uniform() / 2;
+  store_again_ = clock_.steady_now() + std::chrono::duration_cast<Millis>(longest * part);
+}
+
+void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes) {
+  for (const RunWrites& write : writes) {
     try {
       const std::unique_ptr<StoreTransaction> transaction = store_.begin();
       const std::vector<RunWrites> single{write};
       for (const std::string& run_id : transaction->record(single)) drop(run_id);
       transaction->commit(write.needs_flush);
-      return true;
-    } catch (const TransientStoreError& error) {
-      report_("run " + write.run_id + " could not be recorded: " + redact(error.what()));
+    } catch (const StoreBusy&) {
+      unrecorded_.push_back(write);
+    } catch (const std::exception& error) {
+      give_up(write, error.what());
     }
   }
-  return false;
 }
 
 /// Nothing of this run's turn can be stored, now or later. What it sent stays in its journal as intended; it is not
@@ -344,7 +373,9 @@ void RunLoop::give_up(const RunWrites& write, const std::string& why) {
        {},
        clock_.now()});
   try {
-    if (store_with_retries(ending)) return;
+    const std::unique_ptr<StoreTransaction> transaction = store_.begin();
+    transaction->record({ending});
+    transaction->commit(true);
   } catch (const std::exception& again) {
     report_("run " + write.run_id + " stays claimed until the worker can read it again: " + redact(again.what()));
   }
@@ -393,6 +424,7 @@ void RunLoop::schedule(PhaseExecution& phase) {
 void RunLoop::drop(const std::string& run_id) {
   const auto found = runs_.find(run_id);
   if (found == runs_.end()) return;
+  std::erase_if(unrecorded_, [&](const RunWrites& write) { return write.run_id == run_id; });
   for (const auto& phase : found->second->executions()) {
     unschedule(*phase);
     std::erase(ready_, phase.get());

@@ -80,9 +80,10 @@ class RunLoop {
   void touch(RunExecution& run) { touched_.insert(run.run_id()); }
   std::vector<RunWrites> collect_writes();
   void store_turn();
-  void store_one_by_one(const std::vector<RunWrites>& writes, const std::string& why);
-  void store_alone(const RunWrites& write);
-  bool store_with_retries(const RunWrites& write);
+  bool record_again();
+  void take_back_claims(std::vector<RunWrites>& writes);
+  void pause_store(const char* what, const std::string& why);
+  void store_one_by_one(const std::vector<RunWrites>& writes);
   void give_up(const RunWrites& write, const std::string& why);
   void renew_lease(StoreTransaction& transaction);
   void lease_renewed(SteadyTime began);
@@ -118,6 +119,9 @@ class RunLoop {
   SteadyTime renew_at_{};
   bool queue_rung_ = true;
   bool cancel_rung_ = false;
+  std::vector<RunWrites> unrecorded_;  ///< refused by a busy store; until they are stored nothing is released
+  int store_failures_ = 0;             ///< in a row
+  std::optional<SteadyTime> store_again_;
   int careful_turns_ = 0;  ///< after a failed transaction: claim one at a time, in a transaction of its own
 };
 

@@ -89,15 +89,10 @@ void HttpClient::start(TransferId id, HttpRequest request) {
   if (!url) return finish(id, refused(TransportFailure::refused_by_rule, why));
   if (const std::string refusal = settings_->rules.refusal(*url); !refusal.empty())
     return finish(id, refused(TransportFailure::refused_by_rule, refusal));
-  if (request.credential) {
-    const auto secret = secrets_.find(request.credential->secret_name);
-    if (!secret)
-      return finish(id, refused(TransportFailure::secret_missing,
-                                "secret \"" + request.credential->secret_name + "\" was not found"));
-    if (const auto problem = apply_credential(request, *secret, clock_.now()))
-      return finish(id, refused(problem->failure, problem->text));
-  } else if (request.session_token) {
-    apply_session_token(request);
+  try {
+    if (auto refusal = authorize(request)) return finish(id, std::move(*refusal));
+  } catch (const std::exception& error) {
+    return finish(id, refused(TransportFailure::exhausted, error.what()));
   }
 
   auto transfer = std::make_unique<Transfer>(id, std::move(request), settings_, *url, clock_.steady_now());
@@ -106,6 +101,19 @@ void HttpClient::start(TransferId id, HttpRequest request) {
   if (curl_multi_add_handle(multi_, transfer->handle()) != CURLM_OK)
     return finish(id, refused(TransportFailure::connect, "the HTTP client takes no more requests"));
   transfers_.emplace(id, std::move(transfer));
+}
+
+std::optional<HttpResponse> HttpClient::authorize(HttpRequest& request) {
+  if (!request.credential) {
+    if (request.session_token) apply_session_token(request);
+    return std::nullopt;
+  }
+  const std::string& name = request.credential->secret_name;
+  const auto secret = secrets_.find(name);
+  if (!secret) return refused(TransportFailure::secret_missing, "secret \"" + name + "\" was not found");
+  const auto problem = apply_credential(request, *secret, clock_.now());
+  if (problem) return refused(problem->failure, problem->text);
+  return std::nullopt;
 }
 
 void HttpClient::abandon(TransferId id) {

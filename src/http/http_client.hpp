@@ -49,6 +49,8 @@ class HttpClient final : public Transport {
   class Transfer;
   struct Callbacks;
 
+  /// Adds the credential; a refusal when it cannot be.
+  std::optional<HttpResponse> authorize(HttpRequest& request);
   void finish(TransferId id, HttpResponse response);
   void collect();
 

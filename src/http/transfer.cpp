@@ -355,7 +355,10 @@ curl_socket_t HttpClient::Callbacks::open_socket(void* transfer_pointer, curlsoc
       transfer->limit(TransportFailure::refused_by_rule, refusal);
       return CURL_SOCKET_BAD;
     }
-    return ::socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+    const int made = ::socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+    if (made < 0 && (errno == EMFILE || errno == ENFILE))
+      transfer->limit(TransportFailure::exhausted, std::string("no socket: ") + std::strerror(errno));
+    return made;
   } catch (...) {
     return CURL_SOCKET_BAD;
   }

@@ -23,6 +23,7 @@ namespace ops::pg {
 namespace {
 
 constexpr const char* note_file = "ops_runner.standby";
+constexpr const char* new_note_file = "ops_runner.standby.new";
 
 /// The directory is named too, so that a copy of the note in a copy of the directory says nothing.
 struct Note {
@@ -43,12 +44,11 @@ std::optional<Note> read_note() {
 }
 
 void write_note(std::uint32_t promoted_to) {
-  const std::string next = std::string(note_file) + ".next";
   {
-    std::ofstream file(next, std::ios::trunc);
+    std::ofstream file(new_note_file, std::ios::trunc);
     file << GetSystemIdentifier() << ' ' << data_directory_identity() << ' ' << promoted_to << '\n';
   }
-  std::rename(next.c_str(), note_file);
+  std::rename(new_note_file, note_file);
 }
 
 }  // namespace

@@ -246,67 +246,17 @@ std::optional<std::string> or_null(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(dump_json(json));
 }
 
-/// Failures that may pass: class 40 (deadlock, serialization), 53 (no memory, no disk), 57014 (cancelled), 55P03
-/// (lock).
-bool is_transient(int sqlstate) {
-  const int category = ERRCODE_TO_CATEGORY(sqlstate);
-  return category == ERRCODE_TRANSACTION_ROLLBACK || category == ERRCODE_INSUFFICIENT_RESOURCES ||
-         sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
-/// Calls and lets the core know which failures may pass.
-template <class F>
-auto classified(F&& call) {
-  try {
-    return call();
-  } catch (const PgError& error) {
-    if (is_transient(error.sqlstate())) throw TransientStoreError(error.what());
-    throw;
-  }
-}
-
 class RunTransaction final : public StoreTransaction {
  public:
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    return classified([&] {
-      std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
-      read_history(runs);
-      return runs;
-    });
+    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
+    read_history(runs);
+    return runs;
   }
 
   std::set<std::string> record(const std::vector<RunWrites>& writes) override {
-    return classified([&] { return record_all(writes); });
-  }
-
-  std::set<std::string> renew_lease(Millis lease) override {
-    return classified([&] {
-      const Rows rows = renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())});
-      std::set<std::string> held;
-      for (std::size_t i = 0; i < rows.size(); ++i) held.insert(rows.text(i, 0));
-      return held;
-    });
-  }
-
-  std::vector<CancelRequest> cancel_requests() override {
-    return classified([&] {
-      const Rows rows = cancel_statement.run({worker_id_});
-      std::vector<CancelRequest> requests;
-      for (std::size_t i = 0; i < rows.size(); ++i) requests.push_back({rows.text(i, 0), rows.text(i, 1)});
-      return requests;
-    });
-  }
-
-  void commit(bool flush) override {
-    classified([&] { transaction_.commit(flush); });
-  }
-
- private:
-  using Base = std::map<std::string, std::int64_t>;
-
-  static std::set<std::string> record_all(const std::vector<RunWrites>& writes) {
     const std::map<std::string, std::int64_t> base = record_runs(writes);
     std::set<std::string> lost;
     for (const RunWrites& write : writes)
@@ -317,6 +267,25 @@ class RunTransaction final : public StoreTransaction {
     record_artifacts(writes, base);
     return lost;
   }
+
+  std::set<std::string> renew_lease(Millis lease) override {
+    const Rows rows = renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())});
+    std::set<std::string> held;
+    for (std::size_t i = 0; i < rows.size(); ++i) held.insert(rows.text(i, 0));
+    return held;
+  }
+
+  std::vector<CancelRequest> cancel_requests() override {
+    const Rows rows = cancel_statement.run({worker_id_});
+    std::vector<CancelRequest> requests;
+    for (std::size_t i = 0; i < rows.size(); ++i) requests.push_back({rows.text(i, 0), rows.text(i, 1)});
+    return requests;
+  }
+
+  void commit(bool flush) override { transaction_.commit(flush); }
+
+ private:
+  using Base = std::map<std::string, std::int64_t>;
 
   /// Returns, per run that is still ours, the seq before its first new event.
   static Base record_runs(const std::vector<RunWrites>& writes) {

@@ -1,10 +1,12 @@
 #include "pg/secret_store.hpp"
 
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "pg/settings.hpp"
@@ -36,7 +38,12 @@ bool is_plain_name(std::string_view name) {
 
 std::optional<SecretString> read_file(const std::string& path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (descriptor < 0) return std::nullopt;
+  if (descriptor < 0) {
+    // The file may be there: the worker cannot look just now.
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+      throw std::runtime_error(std::string("a secret cannot be read: ") + strerror(errno));
+    return std::nullopt;
+  }
   struct stat about{};
   std::string text;
   const bool usable = fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode) && about.st_size <= largest_secret;

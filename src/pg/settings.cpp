@@ -57,7 +57,7 @@ void define_settings() {
                           "GitHub asks for one second.", &settings.mutation_interval_ms, 1'000, 0, 60'000, PGC_SUSET,
                           GUC_UNIT_MS, nullptr, nullptr, nullptr);
   DefineCustomIntVariable(
-      "ops_runner.retry_delay", "Wait before the first repetition of a failed request; doubles up to 60 times this.",
+      "ops_runner.retry_delay", "Wait before the first repetition of a failed request; doubles up to 20 times this.",
       nullptr, &settings.retry_delay_ms, 1'000, 1, 60'000, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
   DefineCustomIntVariable("ops_runner.max_connections_per_host",
                           "Most connections the worker of one database opens to one host.",

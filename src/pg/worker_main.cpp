@@ -113,7 +113,7 @@ void pin_session_settings() {
       {"search_path", "pg_catalog, pg_temp"},
       {"statement_timeout", "0"},
       {"idle_in_transaction_session_timeout", "0"},
-      {"lock_timeout", "10s"},
+      {"lock_timeout", "2s"},
       {"default_transaction_isolation", "read committed"},
       {"default_transaction_read_only", "off"},
       {"default_transaction_deferrable", "off"},
@@ -126,6 +126,12 @@ void pin_session_settings() {
       {"bytea_output", "hex"},
       {"check_function_bodies", "on"},
       {"jit", "off"},
+      // Each statement finds rows of large tables by lists of their keys. A plan made when a table was small must not
+      // read it whole later, and planning anew for each list would cost more than the statement.
+      {"plan_cache_mode", "force_generic_plan"},
+      {"enable_seqscan", "off"},
+      {"enable_hashjoin", "off"},
+      {"enable_mergejoin", "off"},
   };
   for (const auto& [name, value] : pinned) SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }

@@ -53,6 +53,25 @@ class DigitaloceanClient {
     co_return answer_json(response, "DigitalOcean", what);
   }
 
+  /// A deployment that exists. It may appear late; once seen it may only vanish.
+  Coroutine<Json> deployment(std::string id) {
+    const bool seen = context_.recall("deployment_seen").has_value();
+    HttpRequest request = prepared(Method::get, deployment_url(id), {});
+    RequestPolicy policy;
+    policy.retry_not_found = !seen;
+    const HttpResponse response = co_await context_.request(std::move(request), policy);
+    if (response.status == 404 && seen)
+      throw PhaseError("gone", "DigitalOcean does not know deployment " + id + " any more",
+                       "Somebody has deleted the app or the deployment. Look at the app, then queue a new run.");
+    if (response.status != 200) throw unexpected(response, "deployment " + id);
+    const Json answer = answer_json(response, "DigitalOcean", "deployment " + id);
+    const Json& found = object_at(answer, "/deployment");
+    if (text_at(found, "/id") != id)
+      throw PhaseError("bad_response", "DigitalOcean answered with another deployment than " + id, "Retry the run.");
+    context_.remember("deployment_seen", true);
+    co_return found;
+  }
+
   Coroutine<Json> app() {
     const Json answer = co_await get(app_url(), "app " + app_id_);
     const Json& found = object_at(answer, "/app");
@@ -71,8 +90,8 @@ class DigitaloceanClient {
     Json payload{{"status", response.status}};
     if (request_id.is_string()) payload["request_id"] = request_id;
     if (response.status == 401 || response.status == 403)
-      return {"digitalocean_denied", text, "Renew the secret \"" + credential_ + "\" (scopes app:read and app:update).",
-              payload};
+      return {"digitalocean_denied", text + clock_remark(response, context_.now()),
+              "Renew the secret \"" + credential_ + "\" (scopes app:read and app:update).", payload};
     if (response.status == 404)
       return {"digitalocean_not_found", text, "Check digitalocean.app_id of the environment.", payload};
     return {"digitalocean_rejected", text, "Look at DigitalOcean's message and at the app's spec.", payload};
@@ -268,11 +287,7 @@ struct Ending {
 Coroutine<Ending> follow(PhaseContext& ctx, DigitaloceanClient& client, std::string deployment_id) {
   const Millis poll = config_duration(ctx, "/digitalocean/poll_interval", usual_poll);
   for (;;) {
-    const Json answer = co_await client.get(client.deployment_url(deployment_id), "deployment " + deployment_id);
-    const Json& deployment = object_at(answer, "/deployment");
-    if (text_at(deployment, "/id") != deployment_id)
-      throw PhaseError("bad_response", "DigitalOcean answered with another deployment than " + deployment_id,
-                       "Retry the run.");
+    const Json deployment = co_await client.deployment(deployment_id);
     Ending ending;
     ending.phase = text_at(deployment, "/phase");
     ctx.event(Level::info, "deployment is " + ending.phase, {{"deployment_id", deployment_id}},
@@ -342,8 +357,8 @@ Coroutine<std::string> cancel_digitalocean_app(PhaseContext& ctx) {
     if (!found) co_return std::string("DigitalOcean shows no deployment of this phase");
     deployment_id = text_at(*found, "/deployment_id");
   }
-  const Json answer = co_await client.get(client.deployment_url(deployment_id), "deployment " + deployment_id);
-  if (!is_final_phase(text_at(answer, "/deployment/phase"))) {
+  const Json deployment = co_await client.deployment(deployment_id);
+  if (!is_final_phase(text_at(deployment, "/phase"))) {
     EffectSpec spec;
     spec.key = "cancel";
     spec.kind = EffectKind::repeatable;

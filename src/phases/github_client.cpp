@@ -122,13 +122,19 @@ Coroutine<std::optional<Json>> GithubClient::get_if_changed(std::string url, std
   request.url = url;
   if (!conditional.etag.empty()) request.headers.push_back({"If-None-Match", conditional.etag});
   co_await authorize(request);
-  HttpResponse response = co_await context_.request(std::move(request));
+  RequestPolicy policy;
+  policy.retry_not_found = !conditional.seen;
+  HttpResponse response = co_await context_.request(std::move(request), policy);
   if (response.status == 304) co_return std::nullopt;
   if (response.status == 401 && app_) {
     context_.tokens().forget(token_key());
     response = co_await get(std::move(url));
   }
+  if (response.status == 404 && conditional.seen)
+    throw PhaseError("gone", "GitHub does not know " + what + " of " + context_.run().repo_slug + " any more",
+                     "Somebody has deleted it. Queue a new run.");
   if (response.status != 200) throw unexpected(response, what);
+  conditional.seen = true;
   conditional.etag = std::string(response.header("etag"));
   conditional.last = answer_json(response, "GitHub", what);
   co_return conditional.last;
@@ -175,8 +181,8 @@ PhaseError GithubClient::unexpected(const HttpResponse& response, const std::str
                            context_.run().repo_slug + message;
   Json payload{{"status", response.status}, {"request_id", response.header("x-github-request-id")}};
   if (response.status == 401)
-    return {"github_denied", text, "The secret \"" + credential_ + "\" is not accepted: renew it, then retry the run.",
-            payload};
+    return {"github_denied", text + clock_remark(response, context_.now()),
+            "The secret \"" + credential_ + "\" is not accepted: renew it, then retry the run.", payload};
   if (response.status == 403)
     return {"github_denied", text,
             "The credential \"" + credential_ + "\" lacks a permission (Actions: write, Contents: read).", payload};

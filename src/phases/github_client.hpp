@@ -14,6 +14,7 @@ namespace ops {
 struct Conditional {
   std::string etag;
   Json last;
+  bool seen = false;  ///< it has been seen: now 404 says that it is gone, before it may only be late
 };
 
 class GithubClient {
@@ -32,7 +33,8 @@ class GithubClient {
   /// A read that must answer 200 with JSON.
   /// @param what  names the object in errors: "workflow run 42"
   Coroutine<Json> get_json(std::string url, std::string what);
-  /// The same with ETag; nothing when it is unchanged.
+  /// The same with ETag; nothing when it is unchanged. An object that was not seen yet may appear late.
+  /// @throws PhaseError  code gone: it was seen before and does not exist any more
   Coroutine<std::optional<Json>> get_if_changed(std::string url, std::string what, Conditional& conditional);
   /// All items of a paginated list, at most 100 pages, only pages of this service.
   /// @param member  name of the list in each page: "jobs"

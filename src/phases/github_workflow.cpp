@@ -80,8 +80,14 @@ Coroutine<std::vector<Json>> find_runs(PhaseContext& ctx, GithubClient& github, 
   co_return runs;
 }
 
+/// The page for people. An odd one is no reason to let go of a run that exists.
+Json page_of(const Json& answer) {
+  const Json& page = value_at(answer, "/html_url");
+  return page.is_string() ? page : Json("");
+}
+
 Json dispatched(const Json& run) {
-  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", optional_text_at(run, "/html_url").value_or("")}};
+  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", page_of(run)}};
 }
 
 Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string how);
@@ -157,8 +163,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
     if (response.status == 200) {
       const auto answer = parse_json(response.body);
       if (!answer || !value_at(*answer, "/workflow_run_id").is_number_integer()) return EffectVerdict::ambiguous();
-      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]},
-                                  {"html_url", optional_text_at(*answer, "/html_url").value_or("")}});
+      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]}, {"html_url", page_of(*answer)}});
     }
     return EffectVerdict::rejected(
         github.unexpected(response, "the dispatch of " + text_at(ctx.config(), "/github/workflow") + " on " + ref));
@@ -228,15 +233,22 @@ PhaseError build_failure(const Json& run, const std::vector<Json>& jobs) {
           {{"conclusion", conclusion}, {"url", where}}};
 }
 
+bool is_known_status(std::string_view status) {
+  constexpr std::string_view known[] = {"requested", "waiting", "pending", "queued", "in_progress", "completed"};
+  return std::ranges::find(known, status) != std::end(known);
+}
+
 /// Follows the run to its end. Returns the jobs of its last attempt.
 Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std::int64_t run_id) {
   const Millis poll = config_duration(ctx, "/github/poll_interval", usual_poll);
   const SteadyTime slower_from = ctx.steady_now() + quick_polling;
   Conditional conditional;
+  conditional.seen = ctx.recall("run_seen").has_value();
   for (;;) {
     std::string url = run_url(github, run_id);
     std::string what = "workflow run " + std::to_string(run_id);
     const auto changed = co_await github.get_if_changed(url, what, conditional);
+    ctx.remember("run_seen", true);
     const Json run = conditional.last;
     if (integer_at(run, "/id") != run_id)
       throw PhaseError("bad_response", "GitHub answered with another run than " + std::to_string(run_id),
@@ -245,11 +257,20 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
     if (status == "waiting")
       ctx.event(Level::warn, "the workflow waits for an approval on GitHub",
                 {{"url", optional_text_at(run, "/html_url").value_or("")}}, "waits_for_approval");
+    if (!is_known_status(status))
+      ctx.event(
+          Level::warn,
+          "the workflow run has the unknown status \"" + clean_text(status, 60) + "\"; it is taken as not finished",
+          Json::object(), "status:" + clean_text(status, 60));
     std::vector<Json> jobs;
     // Steps move without the run changing, so the jobs are read each time while it runs.
     if (status == "in_progress" || status == "completed") {
       url += "/jobs?filter=latest&per_page=100";
       jobs = co_await github.get_list(std::move(url), "jobs", "jobs of " + what);
+      for (const Json& job : jobs)
+        if (optional_integer_at(job, "/run_id").value_or(run_id) != run_id)
+          throw PhaseError("bad_response", "GitHub answered with jobs of another run than " + std::to_string(run_id),
+                           "Retry the run.");
       tell_progress(ctx, jobs);
     }
     if (status == "completed") {

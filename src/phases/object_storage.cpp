@@ -59,12 +59,13 @@ Coroutine<std::string> ObjectStorage::upload(StoredObject object) {
   spec.request.body_file = std::move(object.file);
   spec.request.body_file_bytes = object.size_bytes;
   spec.request.body_sha256 = object.sha256;
-  spec.interpret = [where](const HttpResponse& response) {
+  spec.interpret = [where, &ctx](const HttpResponse& response) {
     if (response.status == 200) return EffectVerdict::done({{"etag", response.header("etag")}});
     const std::string text = "the object store answered " + std::to_string(response.status) + " for " + where;
     if (response.status == 403)
       return EffectVerdict::rejected(
-          {"storage_denied", text, "Check the storage credential, its rights on the bucket and this server's clock."});
+          {"storage_denied", text + clock_remark(response, ctx.now()),
+           "Check the storage credential, its rights on the bucket and this server's clock."});
     if (response.status == 404)
       return EffectVerdict::rejected(
           {"storage_not_found", text, "Check storage.endpoint and storage.bucket of the environment."});

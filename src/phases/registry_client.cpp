@@ -145,6 +145,10 @@ Coroutine<std::optional<Manifest>> RegistryClient::manifest(std::string referenc
   JsonLimits limits;
   limits.max_keys = 10'000;
   manifest.document = answer_json(response, "the registry", "manifest " + reference, limits);
+  // An error or a page of something in between is JSON too; adopted as an image it would be deployed.
+  if (integer_at(manifest.document, "/schemaVersion") != 2)
+    throw PhaseError("bad_response", "manifest " + reference + " of " + image_name() + " is of a version that is not 2",
+                     "Build and push the image with a current tool.");
   manifest.raw = std::move(response.body);
   const std::string_view told = response.header("docker-content-digest");
   if ((is_digest(reference) && reference != manifest.digest) || (!told.empty() && told != manifest.digest))
@@ -169,12 +173,22 @@ PhaseError RegistryClient::unexpected(const HttpResponse& response, const std::s
   const std::string text =
       "the registry answered " + std::to_string(response.status) + " for " + what + " of " + image_name();
   if (response.status == 401 || response.status == 403)
-    return {"registry_denied", text,
+    return {"registry_denied", text + clock_remark(response, context_.now()),
             credential_
                 ? "The secret \"" + *credential_ + "\" cannot read this image (GHCR: classic token with read:packages)."
                 : "Name a credential in the environment's registry section, or make the image public."};
   return {
       "bad_response", text, "Check registry.url and registry.image of the environment.", {{"status", response.status}}};
+}
+
+Descriptor descriptor_at(const Json& entry) {
+  Descriptor found{text_at(entry, "/digest"), integer_at(entry, "/size")};
+  if (!is_digest(found.digest) || found.size < 0)
+    throw PhaseError("bad_response",
+                     "the registry names content by \"" + clean_text(found.digest, 80) + "\" of " +
+                         std::to_string(found.size) + " bytes, which is no sha256 digest and size",
+                     "Build and push the image with a current tool.");
+  return found;
 }
 
 std::optional<Descriptor> platform_manifest(const Json& index) {
@@ -184,7 +198,7 @@ std::optional<Descriptor> platform_manifest(const Json& index) {
     const std::string os = optional_text_at(entry, "/platform/os").value_or("");
     const std::string architecture = optional_text_at(entry, "/platform/architecture").value_or("");
     if (os == "unknown") continue;  // attestations
-    Descriptor found{text_at(entry, "/digest"), integer_at(entry, "/size")};
+    Descriptor found = descriptor_at(entry);
     if (os == "linux" && architecture == "amd64") return found;
     only = found;
     ++runnable;

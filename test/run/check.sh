@@ -36,7 +36,8 @@ suite_unit() {
   count unit "$(matches '^\[       OK \]' unit)" "$(matches '^\[  FAILED  \] [A-Za-z_0-9]+\.[A-Za-z_0-9]+ \(' unit)" $status
 }
 
-# Core and phases hold no reference to the server or to libcurl, in what they include and in what they link.
+# Core and phases hold no reference to the server or to libcurl, in what they include and in what they link. The product
+# knows nothing of the phase kinds that the benchmark links before its own.
 suite_layers() {
   {
     for object in build/obj/core/*.o build/obj/phases/*.o; do
@@ -46,6 +47,7 @@ suite_layers() {
         echo "ok $object"
       fi
     done
+    if nm ops_runner.so | grep -F __wrap_; then echo "not ok ops_runner.so"; else echo "ok ops_runner.so"; fi
   } > "$logs/layers.log" 2>&1
   count layers "$(matches '^ok' layers)" "$(matches '^not ok' layers)" 0
 }

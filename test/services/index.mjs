@@ -60,7 +60,7 @@ export async function startServices(options = {}) {
         url: urls.odoo,
         github: { api_url: urls.github, workflow: 'build.yml', ref: 'main', credential: 'github', poll_interval: '50 ms' },
         registry: { url: urls.registry, image: `acme/${name}`, credential: 'ghcr' },
-        digitalocean: { api_url: urls.digitalocean, app_id: digitalocean.addApp(), components: ['odoo'], credential: 'digitalocean', poll_interval: '50 ms' },
+        digitalocean: { api_url: urls.digitalocean, app_id: digitalocean.addApp(), components: ['odoo'], credential: 'digitalocean', poll_interval: '50 ms', search_window: '300 ms' },
         smoke: { timeout: '3 s', interval: '50 ms', consecutive_passes: 2, checks: [{ path: '/shop', status: 200, contains: 'Add to cart', max_ms: 2000 }] },
         storage: { kind: 's3', endpoint: urls.s3, region: 'us-east-1', bucket: 'acme-ops', prefix: 'runs', credential: 'spaces' },
       };

@@ -1,4 +1,4 @@
-// Rate limits told by services (F62) and the pause between changing requests.
+// Rate limits told by services (F62), the pause between changing requests, and outages (F65).
 #include <gtest/gtest.h>
 
 #include "core/host_budget.hpp"
@@ -90,6 +90,63 @@ TEST(HostBudget, ChangingRequestsKeepTheirDistanceAndReadsDoNotWait) {
   EXPECT_LE(budget.earliest(request(Method::get), now), now);
   budget.sent(request(Method::get), now + seconds{5});
   EXPECT_LE(budget.earliest(request(Method::post), now + seconds{5}), now + seconds{5});
+}
+
+// Outages ----------------------------------------------------------------------------------------------------------
+
+HostBudget with_failures(int count) {
+  HostBudget budget(Millis{0}, seconds{10});
+  for (int i = 0; i < count; ++i) budget.observe_health(request(), true, now);
+  return budget;
+}
+
+TEST(HostBudget, F65_SeveralFailuresInARowAreAnOutageAndOneAnswerEndsIt) {
+  HostBudget budget = with_failures(HostBudget::failures_until_outage - 1);
+  EXPECT_FALSE(budget.has_outage(request()));
+  EXPECT_EQ(budget.next_probe(request(), now), now);
+  budget.observe_health(request(), true, now);
+  EXPECT_TRUE(budget.has_outage(request()));
+  EXPECT_EQ(budget.next_probe(request(), now), now + seconds{10});
+  budget.observe_health(request(), false, now);
+  EXPECT_FALSE(budget.has_outage(request()));
+  EXPECT_EQ(budget.next_probe(request(), now), now);
+}
+
+TEST(HostBudget, F65_AnAnswerBetweenFailuresKeepsTheServiceWell) {
+  HostBudget budget(Millis{0}, seconds{10});
+  for (int i = 0; i < 50; ++i) budget.observe_health(request(), i % 3 != 0, now);
+  EXPECT_FALSE(budget.has_outage(request()));
+}
+
+TEST(HostBudget, F65_InAnOutageOneProbeLeavesInEachInterval) {
+  HostBudget budget = with_failures(HostBudget::failures_until_outage);
+  const SteadyTime then = now + seconds{10};
+  EXPECT_EQ(budget.next_probe(request(), then), then);
+  budget.probe_sent(request(), then);
+  EXPECT_EQ(budget.next_probe(request(), then), then + seconds{10});
+  budget.observe_health(request(), true, then + seconds{1});
+  EXPECT_EQ(budget.next_probe(request(), then + seconds{1}), then + seconds{10});
+}
+
+TEST(HostBudget, F65_AnOutageIsOfOneOriginWithAllItsCredentials) {
+  const HostBudget budget = with_failures(HostBudget::failures_until_outage);
+  EXPECT_TRUE(budget.has_outage(request(Method::post, "https://api.github.com/other", "another")));
+  EXPECT_FALSE(budget.has_outage(request(Method::get, "https://api.digitalocean.com/x")));
+}
+
+// Clocks -------------------------------------------------------------------------------------------------------------
+
+TEST(ClockRemark, F50_AClockFarAwayIsNamed) {
+  const auto remark = [](std::int64_t ahead) {
+    return clock_remark(response(401, {{"Date", "Fri, 15 Jan 2027 08:00:00 GMT"}}), wall + seconds{ahead});
+  };
+  EXPECT_EQ(remark(0), "");
+  EXPECT_EQ(remark(59), "");
+  EXPECT_EQ(remark(-59), "");
+  EXPECT_NE(remark(600).find("clock of this server is 600 s ahead of"), std::string::npos);
+  EXPECT_NE(remark(-600).find("clock of this server is 600 s behind"), std::string::npos);
+  EXPECT_EQ(clock_remark(response(401), wall), "");
+  EXPECT_EQ(clock_remark(response(401, {{"Date", "yesterday"}}), wall), "");
 }
 
 }  // namespace

@@ -31,6 +31,12 @@ struct StoreDefects {
   bool loses_cancels = false;
 };
 
+/// Codes of all errors that were stored by this program, of whatever store.
+inline std::set<std::string>& stored_error_codes() {
+  static std::set<std::string> codes;
+  return codes;
+}
+
 class MemoryStore final : public Store {
  public:
   struct StoredRun {
@@ -94,8 +100,8 @@ class MemoryStore final : public Store {
 
   std::map<std::string, StoredRun> runs;
   StoreDefects defects;
+  int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
-  int fail_transiently = 0;        ///< so many commits fail from now on for a reason that passes
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
   std::set<std::string> rescued;   ///< runs that were given to somebody else
   int transactions = 0;
@@ -174,9 +180,9 @@ class MemoryStore final : public Store {
     }
 
     void commit(bool) override {
-      if (store_.fail_transiently > 0) {
-        --store_.fail_transiently;
-        throw TransientStoreError("deadlock detected");
+      if (store_.busy_commits > 0) {
+        --store_.busy_commits;
+        throw StoreBusy("deadlock detected");
       }
       if (store_.fail_commits > 0) {
         --store_.fail_commits;
@@ -204,7 +210,10 @@ class MemoryStore final : public Store {
 
     void store(StoredRun& stored, const RunWrites& write) const {
       if (write.status) set_status(stored, *write.status);
-      for (const EventRecord& event : write.events) stored.events.push_back(event);
+      for (const EventRecord& event : write.events) {
+        if (event.payload.contains("code")) stored_error_codes().insert(event.payload["code"].get<std::string>());
+        stored.events.push_back(event);
+      }
       for (const ArtifactRecord& artifact : write.artifacts) stored.artifacts.push_back(artifact);
       for (const PhaseWrite& change : write.phases)
         for (PhaseFacts& phase : stored.run.phases) {

@@ -161,6 +161,69 @@ TEST(RunLoop, F52_ARequestThatNeverLeftIsSentAgainWithoutLooking) {
   EXPECT_EQ(std::ranges::count(world.transport.sent, "https://service.example/look", &HttpRequest::url), 0);
 }
 
+TEST(RunLoop, F64_AConflictOnARepetitionIsLookedAtBeforeItFails) {
+  for (const int conflict : {409, 422}) {
+    int sends = 0;
+    int looks = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (request.url == effect_url) return ++sends == 1 ? lost(true) : answer(conflict, Json::object());
+      // The first try took effect and shows late.
+      if (request.url.ends_with("/look")) return answer(++looks == 1 ? 404 : 200, Json::object());
+      return answer(200, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success) << conflict;
+    EXPECT_EQ(sends, 2);
+    EXPECT_EQ(looks, 2);
+  }
+}
+
+TEST(RunLoop, F64_AConflictOnTheFirstTryOrOfSomebodyElseIsAnError) {
+  for (const bool lost_before : {false, true}) {
+    int sends = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (request.url == effect_url) return ++sends == 1 && lost_before ? lost(true) : answer(409, Json::object());
+      return answer(request.url.ends_with("/look") ? 404 : 200, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.run_until_idle();
+    EXPECT_EQ(world.store.runs.at("run-1").run.phases[0].outcome["error"], "rejected");
+    EXPECT_EQ(world.store.runs.at("run-1").run.effects[0].state, EffectState::absent);
+  }
+}
+
+// Ten minutes of 503 for everybody: few requests go out, no run fails, and all go on soon after.
+TEST(RunLoop, F65_RunsOutliveAStormOfErrors) {
+  constexpr int runs = 20;
+  const SteadyTime over{std::chrono::minutes{10}};
+  const World* seen = nullptr;
+  int during = 0;
+  World world(catalog(), [&](const HttpRequest&) {
+    if (seen->clock.steady_now() >= over) return answer(200, Json::object());
+    ++during;
+    return answer(503, Json::object());
+  });
+  seen = &world;
+  for (int i = 0; i < runs; ++i) world.queue("run-" + std::to_string(i), {phase("a", "effect")});
+  world.run_until_idle();
+  for (int i = 0; i < runs; ++i) EXPECT_EQ(world.status("run-" + std::to_string(i)), RunStatus::success);
+  EXPECT_LT(during, 2 * runs + 70) << "an outage is probed every ten seconds";
+  EXPECT_LT(world.clock.steady_now() - over, std::chrono::seconds{30 + 5}) << "5 s of them the phase itself sleeps";
+  const auto texts = world.messages("run-7");
+  EXPECT_EQ(std::ranges::count_if(texts, [](const auto& t) { return t.find("fails for everybody") != t.npos; }), 1);
+}
+
+TEST(RunLoop, F65_AnOutageWithoutAnEndFailsTheRunAfterAQuarterOfAnHour) {
+  World world(catalog(), [](const HttpRequest&) { return answer(500, Json::object()); });
+  world.queue("run-1", {phase("a", "effect")});
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::failed);
+  EXPECT_EQ(world.store.runs.at("run-1").run.phases[0].outcome["error"], "service_unavailable");
+  EXPECT_GT(world.clock.steady_now(), SteadyTime{std::chrono::minutes{14}});
+  EXPECT_LT(world.clock.steady_now(), SteadyTime{std::chrono::minutes{16}});
+}
+
 // A crash after every single turn, until the run ends: the effect is accepted once.
 TEST(RunLoop, ACrashAfterAnyTurnNeverDoublesTheEffect) {
   for (int crash_after = 1; crash_after < 40; ++crash_after) {
@@ -258,30 +321,6 @@ TEST(RunLoop, R3_TheLeaseIsRenewedWhileARunWaitsAndOnlyThen) {
   EXPECT_LE(*next - world.clock.steady_now(), LoopSettings{}.lease / 3);
 }
 
-TEST(RunLoop, F28_AFailureThatPassesIsTriedAgainAndFailsNoRun) {
-  World world(catalog(), all_well());
-  world.queue("run-1", {phase("a", "effect")});
-  world.loop->turn();
-  world.store.fail_transiently = 4;
-  world.run_until_idle();
-  EXPECT_EQ(world.status("run-1"), RunStatus::success);
-  EXPECT_EQ(sent_effects(world), 1);
-}
-
-TEST(RunLoop, F28_ARunThatCannotBeRecordedForLongIsLeftToTheNextTakeOver) {
-  World world(catalog(), all_well());
-  world.queue("run-1", {phase("a", "effect")});
-  world.loop->turn();
-  world.store.fail_transiently = 6;
-  world.run_until_idle();
-  EXPECT_EQ(world.loop->running(), 0u);
-  EXPECT_EQ(world.status("run-1"), RunStatus::running);
-  world.loop->adopt({world.store.taken_over("run-1")});
-  world.run_until_idle();
-  EXPECT_EQ(world.status("run-1"), RunStatus::success);
-  EXPECT_EQ(sent_effects(world), 1);
-}
-
 TEST(RunLoop, F41_AfterAPromotionAnEffectWithoutARecordIsLookedForFirst) {
   for (const bool out_there : {true, false}) {
     int looks = 0;
@@ -309,6 +348,39 @@ TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
     for (int i = 0; i < 5; ++i) EXPECT_EQ(world.status("run-" + std::to_string(i)), RunStatus::success) << at;
     EXPECT_EQ(sent_effects(world), 5) << at;
   }
+}
+
+TEST(RunLoop, F28ABusyStoreIsAskedAgainAndNothingIsReleasedBefore) {
+  for (int at = 0; at < 12; ++at) {
+    World world(catalog(), all_well());
+    for (int i = 0; i < 5; ++i) world.queue("run-" + std::to_string(i), {phase("a", "effect")});
+    for (int turn = 0; turn < at; ++turn) world.loop->turn();
+    world.store.busy_commits = 20;
+    const std::size_t sent = world.transport.sent.size();
+    world.run_until_idle([&] { return world.store.busy_commits == 0; });
+    EXPECT_LE(world.transport.sent.size(), sent + 5) << "sent without a commit, at " << at;
+    world.run_until_idle();
+    for (const auto& [run_id, stored] : world.store.runs) {
+      EXPECT_EQ(stored.run.status, RunStatus::success) << at;
+      EXPECT_EQ(stored.run.facts.attempt, 1) << at;
+    }
+    EXPECT_EQ(sent_effects(world), 5) << at;
+    EXPECT_EQ(world.messages("run-0"), world.messages("run-4")) << at;
+    EXPECT_LE(world.reports.size(), 20u) << at;
+  }
+}
+
+TEST(RunLoop, F17AStoreThatAlwaysFailsIsAskedEverMoreSlowly) {
+  World world(catalog(), all_well());
+  world.queue("run-1", {phase("a", "quick")});
+  world.store.fail_commits = 1'000'000;
+  const SteadyTime end = world.clock.steady_now() + std::chrono::minutes{10};
+  world.run_until_idle([&] { return world.clock.steady_now() > end; });
+  EXPECT_LE(world.reports.size(), 130u);
+  EXPECT_GE(world.reports.size(), 50u);
+  world.store.fail_commits = 0;
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
 }
 
 TEST(RunLoop, OneRunThatCannotBeStoredDoesNotHurtAnother) {
