@@ -56,11 +56,11 @@ Coroutine<int> capture_attestations(PhaseContext& ctx, RegistryClient& registry,
           predicate.starts_with("https://spdx.dev/Document") || predicate.starts_with("https://cyclonedx.org/bom");
       const bool provenance = predicate.starts_with("https://slsa.dev/provenance/");
       if (!sbom && !provenance) continue;
-      const std::string digest = text_at(layer, "/digest");
+      const auto [digest, size] = descriptor_of(layer);
       ArtifactRecord record{sbom ? "sbom" : "provenance",
                             registry.image_name() + "@" + digest,
                             digest,
-                            integer_at(layer, "/size"),
+                            size,
                             {{"predicate_type", predicate},
                              {"subject", annotations.value("vnd.docker.reference.digest", "")},
                              {"verified", false}}};

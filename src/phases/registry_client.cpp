@@ -53,6 +53,11 @@ bool is_digest(std::string_view text) {
          text.find_first_not_of("0123456789abcdef", 7) == std::string_view::npos;
 }
 
+bool is_manifest_type(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  return type.starts_with("application/") && std::string_view(manifest_types).find(type) != std::string_view::npos;
+}
+
 }  // namespace
 
 bool Manifest::is_index() const {
@@ -145,6 +150,11 @@ Coroutine<std::optional<Manifest>> RegistryClient::manifest(std::string referenc
   JsonLimits limits;
   limits.max_keys = 10'000;
   manifest.document = answer_json(response, "the registry", "manifest " + reference, limits);
+  if (!is_manifest_type(manifest.media_type))
+    throw PhaseError("image_unusable",
+                     image_name() + " (" + reference + ") has the media type \"" +
+                         clean_text(manifest.media_type, 120) + "\", which is no image",
+                     "Push an OCI image or index, as docs/workflows/ops-build.yml does.");
   manifest.raw = std::move(response.body);
   const std::string_view told = response.header("docker-content-digest");
   if ((is_digest(reference) && reference != manifest.digest) || (!told.empty() && told != manifest.digest))
@@ -177,6 +187,16 @@ PhaseError RegistryClient::unexpected(const HttpResponse& response, const std::s
       "bad_response", text, "Check registry.url and registry.image of the environment.", {{"status", response.status}}};
 }
 
+Descriptor descriptor_of(const Json& entry) {
+  Descriptor found{text_at(entry, "/digest"), integer_at(entry, "/size")};
+  if (!is_digest(found.digest) || found.size < 0)
+    throw PhaseError("bad_response",
+                     "the registry's descriptor of " + clean_text(found.digest, 80) + " with " +
+                         std::to_string(found.size) + " bytes is not valid",
+                     "Look at the image in the registry; what is built into it is not usable.");
+  return found;
+}
+
 std::optional<Descriptor> platform_manifest(const Json& index) {
   std::optional<Descriptor> only;
   int runnable = 0;
@@ -184,7 +204,7 @@ std::optional<Descriptor> platform_manifest(const Json& index) {
     const std::string os = optional_text_at(entry, "/platform/os").value_or("");
     const std::string architecture = optional_text_at(entry, "/platform/architecture").value_or("");
     if (os == "unknown") continue;  // attestations
-    Descriptor found{text_at(entry, "/digest"), integer_at(entry, "/size")};
+    Descriptor found = descriptor_of(entry);
     if (os == "linux" && architecture == "amd64") return found;
     only = found;
     ++runnable;
