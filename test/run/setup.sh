@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 packages=(g++ cmake pkg-config postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap libcurl4-openssl-dev
-          nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux)
+          nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux iproute2)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 [ "${1:-}" != lint ] || packages+=(clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev)
