@@ -31,23 +31,10 @@ async function acceptedOf(runId, operation, phase) {
   return world.services.journal.accepted(operation).filter((e) => e.key === remembered.run_token).length;
 }
 
-test('F50 a signed token of ours is good half a minute before and after the service\'s time', async () => {
-  for (const seconds of [-30, 30]) {
-    world.services.github.clockOffsetMs = seconds * 1000;
-    await succeeded(await queue(`skew${seconds + 30}`, withApp));
-    await forgetTokens();
-  }
+test('F50 a signed token of ours is back-dated: a service whose clock is half a minute behind takes it', async () => {
+  world.services.github.clockOffsetMs = -30_000;
+  await succeeded(await queue('skew', withApp));
 });
-
-/** The next run needs a new token: the worker's memory goes with it. */
-async function forgetTokens() {
-  const pid = await world.workerPid();
-  await world.db.query('SELECT pg_terminate_backend($1)', [pid]);
-  await eventually('another worker works', async () => {
-    const { rows: [status] } = await world.db.query('SELECT pid, state FROM ops.worker_status');
-    return status?.state === 'working' && status.pid !== pid;
-  });
-}
 
 test('F50 a refusal by a service whose clock is ten minutes away says "clock"', async () => {
   for (const [minutes, word] of [[-10, 'ahead of'], [10, 'behind']]) {
@@ -67,6 +54,7 @@ test('F61 a refused token is not tried again', async () => {
   const before = entries('actions/get-workflow').length;
   await failedWith(await queue('bad-token'), 'github_denied');
   assert.equal(entries('actions/get-workflow').length - before, 1);
+  world.services.heal();
   world.services.digitalocean.service.fault({ operation: 'apps_get', status: 403, times: 1000, body: '{"message":"no"}' });
   const gets = entries('apps_get').length;
   await failedWith(await queue('bad-do-token'), 'digitalocean_denied');
