@@ -6,7 +6,7 @@ export PG_CONFIG
 EXTENSION_MAKE = $(MAKE) --no-print-directory -f src/extension.mk
 
 .DEFAULT_GOAL := all
-.PHONY: all install uninstall demo check check-unit setup format lint tidy fuzz clean
+.PHONY: all install uninstall demo check check-unit coverage setup format lint tidy fuzz clean
 
 ## Builds the module and the install script.
 all:
@@ -30,6 +30,11 @@ check: setup
 
 check-unit: setup
 	test/run/check.sh unit layers
+
+## Lines and branches of core that the unit tests execute; details in build/coverage/html.
+coverage:
+	test/run/setup.sh coverage
+	test/run/coverage.sh
 
 format:
 	git ls-files 'src/*.cpp' 'src/*.hpp' 'test/*.cpp' 'test/*.hpp' | xargs clang-format-19 -i

@@ -55,6 +55,15 @@ CREATE FUNCTION ops._system_identifier() RETURNS bigint
   LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_system_identifier';
 COMMENT ON FUNCTION ops._system_identifier() IS 'Identity of this server''s data directory, as initdb made it';
 
+CREATE FUNCTION ops._data_directory() RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_data_directory';
+COMMENT ON FUNCTION ops._data_directory() IS
+  'Identity of the data directory: hash of machine, path and inode; a copy of the files has another one';
+
+CREATE FUNCTION ops._timeline() RETURNS int
+  LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_timeline';
+COMMENT ON FUNCTION ops._timeline() IS 'Timeline that this server writes; null while it only replays another one''s';
+
 CREATE FUNCTION ops._worker_present() RETURNS boolean
   LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_worker_present';
 COMMENT ON FUNCTION ops._worker_present() IS 'False when the library is not in shared_preload_libraries: queued runs then wait';

@@ -74,8 +74,14 @@ CREATE TABLE ops.runs (
   last_seq        int NOT NULL DEFAULT 1,
   -- Transaction start. A row inserted with another value is restored history: it queues nothing.
   created_at      timestamptz NOT NULL DEFAULT now(),
-  CONSTRAINT run_id_form CHECK (run_id ~ '^run-[0-9a-f-]{36}$'),
-  CONSTRAINT git_sha_is_hex CHECK (git_sha ~ '^[0-9a-f]{7,64}$'),
+  -- How often the worker ended while it was resuming this run; see ops._note_crash.
+  crashes         int NOT NULL DEFAULT 0,
+  -- The newest commits of this run may be lost (promotion of a standby, restored backup): effects are looked for first.
+  look_first      boolean NOT NULL DEFAULT false,
+  -- Checked with every update of the row: without regular expressions, which took a tenth of a recorded request's time.
+  CONSTRAINT run_id_form
+    CHECK (octet_length(run_id) = 40 AND starts_with(run_id, 'run-') AND ltrim(substr(run_id, 5), '0123456789abcdef-') = ''),
+  CONSTRAINT git_sha_is_hex CHECK (octet_length(git_sha) BETWEEN 7 AND 64 AND ltrim(git_sha, '0123456789abcdef') = ''),
   CONSTRAINT git_ref_is_short CHECK (octet_length(git_ref) BETWEEN 1 AND 255),
   CONSTRAINT status_is_known
     CHECK (status IN ('waiting', 'queued', 'claimed', 'running', 'success', 'failed', 'cancelled')),
@@ -193,6 +199,8 @@ CREATE TABLE ops.workers (
   pid        int,
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   stopped_at timestamptz,
+  -- Of a worker of this server: end of its lease. One that hangs loses its runs to workers outside when it is over.
+  lease_until timestamptz,
   CONSTRAINT worker_kind_is_known CHECK (kind IN ('server', 'external')),
   CONSTRAINT server_worker_has_lock CHECK (kind <> 'server' OR lock_key IS NOT NULL)
 );
@@ -202,6 +210,8 @@ CREATE TABLE ops.armed_identity (
   only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   system_identifier bigint NOT NULL,
   database_oid      oid NOT NULL,
+  data_directory    text NOT NULL,
+  timeline          int NOT NULL,
   armed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
   armed_by          name NOT NULL DEFAULT session_user,
   -- Set when history was restored into this database: pg_dump | pg_restore creates the extension anew.

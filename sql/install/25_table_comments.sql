@@ -35,7 +35,7 @@ COMMENT ON COLUMN ops.runs.available_at IS 'Earliest claim; null: at once';
 COMMENT ON COLUMN ops.runs.idempotency_key IS 'A repeated queue_run with this key returns this run';
 COMMENT ON COLUMN ops.runs.request_hash IS 'Hash of the arguments that came with the idempotency key';
 COMMENT ON COLUMN ops.runs.requested_by IS 'Role that queued it';
-COMMENT ON COLUMN ops.runs.waiting_for IS 'With status waiting: decision, secret:<name>, approval, freeze';
+COMMENT ON COLUMN ops.runs.waiting_for IS 'With status waiting: decision, secret:<name>, poisoned, approval, freeze';
 COMMENT ON COLUMN ops.runs.claimed_at IS 'When the claim was made';
 COMMENT ON COLUMN ops.runs.claimed_role IS 'Role of a worker outside the server; null for the worker of this server';
 COMMENT ON COLUMN ops.runs.claim_token IS 'Changes with every claim; every write of a worker names it';
@@ -47,6 +47,9 @@ COMMENT ON COLUMN ops.runs.origin_run_id IS 'Run that this one retries or rolls 
 COMMENT ON COLUMN ops.runs.origin_kind IS 'retry or rollback';
 COMMENT ON COLUMN ops.runs.last_seq IS 'seq of the newest event';
 COMMENT ON COLUMN ops.runs.created_at IS 'Start of the inserting transaction; a row inserted with another value is restored history';
+
+COMMENT ON COLUMN ops.runs.crashes IS 'How often the worker ended while it was resuming this run; 3: it waits as poisoned';
+COMMENT ON COLUMN ops.runs.look_first IS 'The newest commits may be lost: effects are looked for before they are sent';
 
 COMMENT ON TABLE ops.run_phases IS 'Phases of a run, frozen when it was queued';
 COMMENT ON COLUMN ops.run_phases.run_id IS 'Run';
@@ -117,11 +120,14 @@ COMMENT ON COLUMN ops.workers.lock_key IS 'Advisory lock that a living worker of
 COMMENT ON COLUMN ops.workers.pid IS 'Process';
 COMMENT ON COLUMN ops.workers.started_at IS 'First sign of life';
 COMMENT ON COLUMN ops.workers.stopped_at IS 'When it was found dead';
+COMMENT ON COLUMN ops.workers.lease_until IS 'Worker of this server: renewed while it holds runs; over: it hangs';
 
 COMMENT ON TABLE ops.armed_identity IS 'Identity of the database in which the worker may act';
 COMMENT ON COLUMN ops.armed_identity.only_row IS 'There is one row';
 COMMENT ON COLUMN ops.armed_identity.system_identifier IS 'Server';
 COMMENT ON COLUMN ops.armed_identity.database_oid IS 'Database';
+COMMENT ON COLUMN ops.armed_identity.data_directory IS 'Data directory: machine, path and inode, as a hash';
+COMMENT ON COLUMN ops.armed_identity.timeline IS 'Timeline of the server';
 COMMENT ON COLUMN ops.armed_identity.armed_at IS 'When it was armed';
 COMMENT ON COLUMN ops.armed_identity.armed_by IS 'Who armed it';
 COMMENT ON COLUMN ops.armed_identity.disarmed_because IS 'Not null: the worker stays idle for this reason';

@@ -215,3 +215,11 @@ CREATE TRIGGER delete_with_run AFTER DELETE ON ops.runs REFERENCING OLD TABLE AS
 COMMENT ON TRIGGER delete_with_run ON ops.runs IS 'There are no foreign keys to do it';
 CREATE TRIGGER truncate_with_runs AFTER TRUNCATE ON ops.runs FOR EACH STATEMENT EXECUTE FUNCTION ops._runs_deleted();
 COMMENT ON TRIGGER truncate_with_runs ON ops.runs IS 'There are no foreign keys to do it';
+
+-- Also where a session or a database has session_replication_role = replica: rows without their queue would wait for ever.
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_new;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_change;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER queue_new_runs;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER follow_status;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER delete_with_run;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER truncate_with_runs;

@@ -39,22 +39,25 @@ BEGIN
     SELECT coalesce(array_agg(r.run_id), '{}') INTO v_still_queued
       FROM (SELECT r.run_id FROM ops.runs r WHERE r.run_id = ANY (v_runs) AND r.status = 'queued' FOR UPDATE SKIP LOCKED) r;
 
+    -- Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
+    -- cost their product.
     WITH wanted AS (
-      SELECT w.run_id, w.env_id, w.place, row_number() OVER (PARTITION BY w.env_id ORDER BY w.place) AS turn
+      SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
         FROM unnest(v_runs, v_envs) WITH ORDINALITY AS w(run_id, env_id, place)
-       WHERE w.run_id = ANY (v_still_queued) AND w.env_id = ANY (v_open_envs)),
-    free AS (
-      SELECT e.env_id, n.slot_no, row_number() OVER (PARTITION BY e.env_id ORDER BY n.slot_no) AS turn,
-             e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = e.env_id) AS slots
-        FROM ops.environments e
-       CROSS JOIN LATERAL generate_series(1, e.max_active_runs) AS n(slot_no)
-       WHERE e.env_id = ANY (v_open_envs)
-         AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = e.env_id AND s.slot_no = n.slot_no)),
+       WHERE w.run_id = ANY (v_still_queued) AND w.env_id = ANY (v_open_envs)
+       GROUP BY w.env_id),
     taken AS (
       INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
-      SELECT w.env_id, f.slot_no, w.run_id, p_worker_id
-        FROM wanted w JOIN free f ON f.env_id = w.env_id AND f.turn = w.turn AND f.turn <= f.slots
-       ORDER BY w.place LIMIT v_left
+      SELECT w.env_id, f.slot_no, w.runs[f.turn], p_worker_id
+        FROM wanted w
+        JOIN ops.environments e ON e.env_id = w.env_id
+       CROSS JOIN LATERAL (
+         SELECT n.slot_no, row_number() OVER () AS turn
+           FROM generate_series(1, e.max_active_runs) AS n(slot_no)
+          WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = w.env_id AND s.slot_no = n.slot_no)
+          LIMIT least(cardinality(w.runs),
+                      greatest(0, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = w.env_id)))) f
+       ORDER BY w.places[f.turn] LIMIT v_left
       ON CONFLICT DO NOTHING RETURNING run_id)
     SELECT coalesce(array_agg(t.run_id), '{}') INTO v_won FROM taken t;
     DELETE FROM ops.run_queue q WHERE q.run_id = ANY (v_won);

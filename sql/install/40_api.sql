@@ -101,11 +101,11 @@ BEGIN
     RAISE EXCEPTION 'p_git_sha "%" is not a commit', left(p_git_sha, 80)
       USING ERRCODE = '22023', HINT = 'A commit is written with 7 to 64 hexadecimal digits.';
   END IF;
-  -- The rules of git check-ref-format.
-  IF octet_length(p_git_ref) NOT BETWEEN 1 AND 255 OR p_git_ref ~ '[[:cntrl:][:space:]~^:?*[\\]|\.\.|@\{|//|^[-/.]|[/.]$|/\.|\.lock(/|$)' THEN
+  -- The rules of git check-ref-format. E'' and no other backslashes: a session may have standard_conforming_strings off.
+  IF octet_length(p_git_ref) NOT BETWEEN 1 AND 255 OR p_git_ref ~ E'[[:cntrl:][:space:]~^:?*[\\\\]|[.][.]|@[{]|//|^[-/.]|[/.]$|/[.]|[.]lock(/|$)' THEN
     RAISE EXCEPTION 'p_git_ref "%" is not the name of a branch or tag', left(p_git_ref, 80)
       USING ERRCODE = '22023',
-            HINT = 'It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \ and no "..", and does not begin with "-", "/" or ".".';
+            HINT = E'It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \\ and no "..", and does not begin with "-", "/" or ".".';
   END IF;
   IF p_priority NOT BETWEEN -1000 AND 1000 THEN
     RAISE EXCEPTION 'p_priority is %', p_priority USING ERRCODE = '22023', HINT = 'It must lie between -1000 and 1000.';
@@ -164,16 +164,19 @@ BEGIN
       USING ERRCODE = '22023', HINT = 'Choose another name for a worker outside the server.';
   END IF;
   -- The worker of this server stays idle in a copy by itself; one outside cannot know that it is one.
-  IF NOT EXISTS (SELECT FROM ops.armed_identity i JOIN pg_database d ON d.oid = i.database_oid
-                  WHERE d.datname = current_database() AND i.system_identifier = ops._system_identifier()
-                    AND i.disarmed_because IS NULL) THEN
+  IF NOT ops._is_armed() THEN
     RAISE EXCEPTION 'this database is a copy and gives out no runs'
       USING ERRCODE = '55000', HINT = 'If it shall build and deploy, a superuser calls ops.arm() in it.';
   END IF;
   INSERT INTO ops.workers (worker_id, kind) VALUES (p_worker_id, 'external') ON CONFLICT DO NOTHING;
-  SELECT * INTO v_run
-    FROM ops._claim_runs(p_worker_id, 1, ops._caller(), current_setting('ops_runner.lease')::interval);
-  IF FOUND THEN
+  FOR v_try IN 1 .. 2 LOOP
+    SELECT * INTO v_run
+      FROM ops._claim_runs(p_worker_id, 1, ops._caller(), current_setting('ops_runner.lease')::interval);
+    EXIT WHEN FOUND;
+    -- Nothing is free: perhaps somebody holds a run whose lease is over.
+    PERFORM ops._rescue_expired_claims(p_worker_id);
+  END LOOP;
+  IF v_run.run_id IS NOT NULL THEN
     PERFORM ops._write_event(v_run.run_id, 'info', 'claimed by worker ' || p_worker_id,
                              jsonb_build_object('worker', p_worker_id, 'attempt', v_run.attempt));
     -- The worker of this server has passed over what this transaction holds.
@@ -286,11 +289,59 @@ CREATE FUNCTION ops._give_back(p_run ops.runs, p_reason text) RETURNS void
 BEGIN
   PERFORM ops._write_event(p_run.run_id, 'warn', 'given back to the queue' || coalesce(': ' || p_reason, ''),
                            jsonb_build_object('worker', p_run.claimed_by, 'attempt', p_run.attempt));
-  UPDATE ops.runs SET status = 'queued', claimed_by = NULL, claim_token = NULL, claimed_role = NULL, lease_until = NULL
+  UPDATE ops.runs SET status = 'queued', waiting_for = NULL, claimed_by = NULL, claim_token = NULL, claimed_role = NULL,
+                      lease_until = NULL, crashes = CASE WHEN p_run.status = 'waiting' THEN 0 ELSE crashes END
    WHERE run_id = p_run.run_id;
 END
 $$;
 COMMENT ON FUNCTION ops._give_back(ops.runs, text) IS 'Takes the claim away and queues the run again';
+
+CREATE FUNCTION ops._rescue_expired_claims(p_worker_id text, p_older_than interval DEFAULT '0') RETURNS SETOF text
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_run ops.runs;
+BEGIN
+  FOR v_run IN
+    SELECT r.* FROM ops.run_slots s
+      JOIN ops.runs r ON r.run_id = s.run_id
+      LEFT JOIN ops.workers w ON w.worker_id = s.worker_id AND w.kind = 'server'
+     WHERE s.worker_id <> p_worker_id AND r.status IN ('claimed', 'running')
+       AND CASE WHEN r.claimed_role IS NULL THEN w.lease_until ELSE r.lease_until END < clock_timestamp() - p_older_than
+     ORDER BY r.run_id LIMIT 1000 FOR UPDATE OF r SKIP LOCKED
+  LOOP
+    PERFORM ops._give_back(v_run, 'its worker shows no sign of life');
+    RETURN NEXT v_run.run_id;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ops._rescue_expired_claims(text, interval) IS
+  'Gives back runs of other workers than p_worker_id whose lease ended longer ago than p_older_than';
+
+-- Attribution is exact: the worker leaves a mark outside of its memory while it resumes a run (rule R9, fault F16).
+CREATE FUNCTION ops._note_crash(p_run_id text) RETURNS int
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_most CONSTANT int := 3;
+  v_crashes int;
+BEGIN
+  UPDATE ops.runs SET crashes = crashes + 1 WHERE run_id = p_run_id AND status IN ('queued', 'claimed', 'running')
+  RETURNING crashes INTO v_crashes;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
+  PERFORM ops._write_event(p_run_id, 'error', format('the worker ended while it was resuming this run (%s of %s)', v_crashes, v_most),
+                           jsonb_build_object('code', 'worker_crashed', 'crashes', v_crashes, 'hint',
+                             'Look at the server log. After the third time the run waits; ops.reset_run(run) lets it go on.'));
+  IF v_crashes >= v_most THEN
+    UPDATE ops.runs SET status = 'waiting', waiting_for = 'poisoned', claimed_by = NULL, claim_token = NULL,
+                        claimed_role = NULL, lease_until = NULL
+     WHERE run_id = p_run_id;
+  END IF;
+  RETURN v_crashes;
+END
+$$;
+COMMENT ON FUNCTION ops._note_crash(text) IS
+  'Counts a death of the worker to the run it was resuming; the third one parks the run as poisoned. Returns the count';
 
 CREATE FUNCTION ops.reset_run(p_run_id text, p_reason text DEFAULT NULL)
   RETURNS TABLE (run_id text, status text, queued_at timestamptz)
@@ -298,7 +349,7 @@ CREATE FUNCTION ops.reset_run(p_run_id text, p_reason text DEFAULT NULL)
 DECLARE
   v_run ops.runs := ops._lock_run(p_run_id);
 BEGIN
-  IF v_run.status NOT IN ('claimed', 'running') THEN
+  IF v_run.status NOT IN ('claimed', 'running') AND v_run.waiting_for IS DISTINCT FROM 'poisoned' THEN
     RAISE EXCEPTION 'run "%" is %', p_run_id, v_run.status
       USING ERRCODE = '55000', HINT = 'Only a claimed or running run can be given back; a final one is repeated with ops.retry_run(run).';
   END IF;
@@ -307,30 +358,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.reset_run(text, text) IS
-  'Gives a claimed or running run back to the queue; its next claim is a new attempt and goes on from the checkpoints';
+  'Gives a claimed, running or poisoned run back to the queue; its next claim is a new attempt and goes on from the checkpoints';
 
 CREATE FUNCTION ops.reset_stuck_runs(p_older_than interval DEFAULT '30 minutes') RETURNS SETOF text
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  v_run ops.runs;
 BEGIN
   PERFORM ops._require(p_older_than, 'p_older_than');
   IF p_older_than < interval '0' OR p_older_than > interval '1 year' THEN
     RAISE EXCEPTION 'p_older_than is %', p_older_than USING ERRCODE = '22023', HINT = 'It must lie between 0 and 1 year.';
   END IF;
-  FOR v_run IN
-    SELECT r.* FROM ops.runs r
-     WHERE r.run_id IN (SELECT s.run_id FROM ops.run_slots s) AND r.status IN ('claimed', 'running')
-       AND r.claimed_role IS NOT NULL AND r.lease_until < clock_timestamp() - p_older_than
-     ORDER BY r.run_id FOR UPDATE SKIP LOCKED
-  LOOP
-    PERFORM ops._give_back(v_run, 'its worker shows no sign of life');
-    RETURN NEXT v_run.run_id;
-  END LOOP;
+  RETURN QUERY SELECT ops._rescue_expired_claims('', p_older_than);
 END
 $$;
 COMMENT ON FUNCTION ops.reset_stuck_runs(interval) IS
-  'Gives runs of workers outside the server back whose lease ended longer ago than p_older_than';
+  'Gives runs back whose worker has let its lease run out longer ago than p_older_than';
 
 CREATE FUNCTION ops.cancel_run(p_run_id text, p_reason text DEFAULT NULL) RETURNS ops.runs
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

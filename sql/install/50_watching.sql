@@ -66,6 +66,43 @@ COMMENT ON COLUMN ops.worker_status.finished IS 'Runs brought to their end by th
 COMMENT ON COLUMN ops.worker_status.last_error IS 'Last error that the worker survived; secrets are masked';
 COMMENT ON COLUMN ops.worker_status.last_error_at IS 'When that was';
 
+CREATE FUNCTION ops._is_armed() RETURNS boolean
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(bool_or(i.disarmed_because IS NULL AND i.system_identifier = ops._system_identifier()
+                          AND i.database_oid = d.oid AND i.data_directory = ops._data_directory()
+                          AND i.timeline = ops._timeline()), false)
+    FROM ops.armed_identity i, pg_database d WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION ops._is_armed() IS 'Whether the worker may act here: this is the database that was armed and not a copy of it';
+
+-- What was stored last may be lost, and with it the record of effects that are out there.
+CREATE FUNCTION ops._distrust_records() RETURNS void
+  LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE ops.runs SET look_first = true WHERE status NOT IN ('success', 'failed', 'cancelled') AND NOT look_first;
+  UPDATE ops.effects e SET state = 'uncertain', settled_at = NULL
+    FROM ops.runs r WHERE r.run_id = e.run_id AND r.status NOT IN ('success', 'failed', 'cancelled')
+     AND e.state IN ('intended', 'absent')
+$$;
+COMMENT ON FUNCTION ops._distrust_records() IS
+  'After a restore or a promotion: every effect of a run that is not over is looked for before it is sent';
+
+CREATE FUNCTION ops._adopt_identity() RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE ops.armed_identity i SET data_directory = ops._data_directory(), timeline = ops._timeline()
+    FROM pg_database d
+   WHERE d.datname = current_database() AND i.disarmed_because IS NULL AND i.database_oid = d.oid
+     AND i.system_identifier = ops._system_identifier() AND i.timeline < ops._timeline();
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  PERFORM ops._distrust_records();
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION ops._adopt_identity() IS
+  'Called by the worker of a standby that was promoted: the database stays armed there. False: it was not armed before';
+
 CREATE FUNCTION ops.arm() RETURNS text
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -77,7 +114,9 @@ BEGIN
   END IF;
   SELECT * INTO v_before FROM ops.armed_identity;
   DELETE FROM ops.armed_identity;
-  INSERT INTO ops.armed_identity (system_identifier, database_oid) VALUES (ops._system_identifier(), v_database);
+  INSERT INTO ops.armed_identity (system_identifier, database_oid, data_directory, timeline)
+  VALUES (ops._system_identifier(), v_database, ops._data_directory(), ops._timeline());
+  PERFORM ops._distrust_records();
 
   -- Restored history: claims of workers elsewhere are void, and the queue is made anew from the runs.
   UPDATE ops.runs r SET status = 'queued', claimed_by = NULL, claim_token = NULL, claimed_role = NULL, lease_until = NULL

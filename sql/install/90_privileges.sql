@@ -46,7 +46,10 @@ GRANT EXECUTE ON FUNCTION ops._is_name(text), ops._check_environment_config(json
 GRANT SELECT ON ops.projects, ops.environments, ops.armed_identity TO ops_runner_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops.runs, ops.run_phases, ops.run_events, ops.effects, ops.artifacts, ops.run_queue,
                                         ops.run_slots, ops.workers TO ops_runner_worker;
-GRANT EXECUTE ON FUNCTION ops._claim_runs(text, int, name, interval), ops._promote_free_slots(), ops._system_identifier(),
+GRANT UPDATE (data_directory, timeline) ON ops.armed_identity TO ops_runner_worker;
+GRANT EXECUTE ON FUNCTION ops._claim_runs(text, int, name, interval), ops._promote_free_slots(), ops._is_armed(),
+                          ops._adopt_identity(), ops._note_crash(text), ops._rescue_expired_claims(text, interval),
+                          ops._system_identifier(), ops._data_directory(), ops._timeline(),
                           ops._check_run_metadata(jsonb), ops._transition_allowed(text, text), ops._is_name(text)
   TO ops_runner_worker;
 
@@ -61,7 +64,7 @@ SELECT pg_catalog.pg_extension_config_dump('ops.run_events', '');
 SELECT pg_catalog.pg_extension_config_dump('ops.effects', '');
 SELECT pg_catalog.pg_extension_config_dump('ops.artifacts', '');
 
-INSERT INTO ops.armed_identity (system_identifier, database_oid)
-SELECT ops._system_identifier(), d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database();
+INSERT INTO ops.armed_identity (system_identifier, database_oid, data_directory, timeline)
+SELECT ops._system_identifier(), d.oid, ops._data_directory(), ops._timeline() FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database();
 
 SELECT ops._extension_created();

@@ -28,10 +28,6 @@ std::string account_key(const HttpRequest& request) {
   return key;
 }
 
-bool is_changing(Method method) {
-  return method != Method::get && method != Method::head;
-}
-
 std::optional<std::int64_t> whole_number(std::string_view text) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);

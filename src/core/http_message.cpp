@@ -24,6 +24,10 @@ std::string_view to_string(Method method) {
   return "?";
 }
 
+bool is_changing(Method method) {
+  return method != Method::get && method != Method::head;
+}
+
 std::string_view to_string(TransportFailure failure) {
   switch (failure) {
     case TransportFailure::none:

@@ -16,6 +16,8 @@ namespace ops {
 
 enum class Method { get, head, post, put, patch, delete_ };
 std::string_view to_string(Method);
+/// Anything but GET and HEAD.
+bool is_changing(Method);
 
 struct Header {
   std::string name;

@@ -254,7 +254,7 @@ Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const 
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
   }
   if (entry.state != EffectState::uncertain) settle(entry, EffectState::uncertain);
-  event(Level::warn, why + "; looking for its effect before anything is sent again",
+  event(Level::warn, why + "; looking for its effect before anything is sent",
         {{"effect", spec.key}, {"attempt", entry.attempt}});
   std::optional<Json> found = co_await spec.look();
   if (found) {
@@ -269,13 +269,16 @@ Coroutine<std::optional<Json>> PhaseContext::recover(EffectRecord& entry, const 
 
 Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
   EffectRecord fresh{phase_.name, spec.key, spec.kind, EffectState::absent, 0, shown(spec.request), {}, {}};
-  EffectRecord& entry = journal_.try_emplace(spec.key, std::move(fresh)).first->second;
+  const auto [place, is_new] = journal_.try_emplace(spec.key, std::move(fresh));
+  EffectRecord& entry = place->second;
   if (entry.state == EffectState::done) co_return entry.outcome;
   if (entry.state == EffectState::needs_decision)
     throw MustWait("decision", "it is unknown whether " + entry.target + " (" + spec.key + ") took effect",
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
-  const std::string unknown = "the answer to " + entry.target + " is unknown";
-  if (entry.state == EffectState::intended || entry.state == EffectState::uncertain) {
+  const std::string unknown = entry.attempt > 0
+                                  ? "the answer to " + entry.target + " is unknown"
+                                  : "the newest commits may be lost, and with them a record of " + entry.target;
+  if (entry.state == EffectState::intended || entry.state == EffectState::uncertain || (is_new && run_.look_first)) {
     std::optional<Json> found = co_await recover(entry, spec, unknown);
     if (found) co_return *found;
   }

@@ -125,8 +125,8 @@ class PhaseContext {
   Coroutine<HttpResponse> request_once(HttpRequest request);
 
   /// Performs the effect at most once as far as the service can show it and returns its outcome; at once when an
-  /// earlier life already did. The intent is committed before the request leaves, since the loop sends only after its
-  /// commit.
+  /// earlier life already did. Where run().look_first says so, it is looked for even before its first sending. The
+  /// intent is committed before the request leaves, since the loop sends only after its commit.
   /// @throws PhaseError  what interpret() rejected with; MustWait("decision") when nobody can know
   Coroutine<Json> effect(EffectSpec spec);
 

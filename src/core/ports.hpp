@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -102,7 +103,13 @@ struct CancelRequest {
   std::string reason;
 };
 
-/// One transaction. Destroyed without commit() it leaves nothing behind.
+/// Thrown by a store that cannot do it now, whatever it was asked: a deadlock, a lock that somebody holds, a full disk.
+class StoreBusy : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One transaction. Destroyed without commit() it leaves nothing behind. Any call may throw.
 class StoreTransaction {
  public:
   virtual ~StoreTransaction() = default;
@@ -110,6 +117,8 @@ class StoreTransaction {
   virtual std::vector<ClaimedRun> claim(int limit) = 0;
   /// Stores the writes of several runs; returns the runs whose claim token is no longer valid (nothing of them stored).
   virtual std::set<std::string> record(const std::vector<RunWrites>& writes) = 0;
+  /// Makes this worker's lease end `lease` from now and returns the runs that it still holds.
+  virtual std::set<std::string> renew_lease(Millis lease) = 0;
   /// Cancel requests for runs of this worker that it has not been told of.
   virtual std::vector<CancelRequest> cancel_requests() = 0;
   virtual void commit(bool flush) = 0;
@@ -119,6 +128,25 @@ class Store {
  public:
   virtual ~Store() = default;
   virtual std::unique_ptr<StoreTransaction> begin() = 0;
+};
+
+/// Remembers outside of this process which run is being resumed: a run that takes the process down is known to its next
+/// life.
+class CrashMark {
+ public:
+  virtual ~CrashMark() = default;
+  virtual void set(std::string_view run_id) noexcept = 0;
+  virtual void clear() noexcept = 0;
+};
+
+/// All of them, for the loop.
+struct Ports {
+  Store& store;
+  Transport& transport;
+  Clock& clock;
+  Random& random;
+  Files& files;
+  CrashMark& crash_mark;
 };
 
 }  // namespace ops

@@ -46,6 +46,8 @@ struct RunFacts {
   Json metadata = Json::object();
   int attempt = 0;  ///< counts claims, from 1
   std::optional<WallTime> queued_at;
+  /// This database went on from a copy that may lack the newest commits: an effect without a record may be out there.
+  bool look_first = false;
 };
 
 /// One row of ops.run_phases.

@@ -95,10 +95,15 @@ void PhaseExecution::finish_performing() {
     run_.parked_ = wait;
     settle(PhaseState::pending);
   } catch (const std::exception& error) {
-    fail("internal_error", std::string("unexpected error in phase kind ") + facts_.kind + ": " + error.what(),
-         "This is a fault of ops_runner; please report it with this event.", Json::object());
+    abandon(error.what());
   }
   performing_.reset();
+}
+
+void PhaseExecution::abandon(const std::string& why) {
+  fail("internal_error", "unexpected error in phase kind " + facts_.kind + ": " + why,
+       "This is a fault of ops_runner; please report it with this event.", Json::object());
+  run_.gather(context_);
 }
 
 void PhaseExecution::finish_stopping() {

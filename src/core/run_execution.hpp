@@ -38,6 +38,9 @@ class PhaseExecution {
   enum class StopReason { cancel, deadline };
   void stop(StopReason reason);
 
+  /// Fails the phase because resuming it threw.
+  void abandon(const std::string& why);
+
   bool settled() const noexcept { return settled_; }
   SteadyTime deadline() const noexcept { return deadline_; }
 

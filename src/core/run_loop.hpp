@@ -4,7 +4,11 @@
 //   this turn produced for ALL runs -> send the requests that this commit released
 //
 // So intent-before-effect and group commit are the same mechanism, and nothing is open while anybody waits. A
-// transaction that fails is redone run by run, so that one bad run cannot hurt another.
+// transaction that fails is redone run by run, so that one bad run cannot hurt another. A run that cannot be gone on
+// with is dropped from memory: the safety check finds it without a holder and takes it up again from its checkpoints.
+//
+// Lease: this worker may send only while its lease lasts, by the monotonic clock of this process. A worker that was
+// stopped for longer asks the store what it still holds before it sends anything, and forgets the rest.
 #pragma once
 
 #include <functional>
@@ -29,6 +33,7 @@ struct LoopSettings {
   int claim_batch = 200;  ///< most runs taken in one turn
   Millis mutation_interval{1'000};
   Millis retry_delay{1'000};
+  Millis lease{30'000};  ///< renewed after a third
 };
 
 struct LoopCounters {
@@ -41,8 +46,8 @@ struct LoopCounters {
 class RunLoop {
  public:
   /// @param report  told of every error that was survived, in words for the log and ops.worker_status
-  RunLoop(Store& store, Transport& transport, Clock& clock, Random& random, Files& files, const PhaseCatalog& catalog,
-          std::string worker_id, LoopSettings settings, std::function<void(const std::string&)> report);
+  RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id, LoopSettings settings,
+          std::function<void(const std::string&)> report);
   ~RunLoop();
 
   void configure(LoopSettings settings);
@@ -75,24 +80,31 @@ class RunLoop {
   void touch(RunExecution& run) { touched_.insert(run.run_id()); }
   std::vector<RunWrites> collect_writes();
   void store_turn();
-  void store_one_by_one(const std::vector<RunWrites>& writes, const std::string& why);
+  bool record_again();
+  void take_back_claims(std::vector<RunWrites>& writes);
+  void pause_store(const char* what, const std::string& why);
+  void store_one_by_one(const std::vector<RunWrites>& writes);
+  void give_up(const RunWrites& write, const std::string& why);
+  void renew_lease(StoreTransaction& transaction);
+  void lease_renewed(SteadyTime began);
+  bool lease_holds();
   void release();
   void schedule(PhaseExecution& phase);
   void unschedule(PhaseExecution& phase);
   void drop(const std::string& run_id);
   int capacity() const;
 
+  HostBudget budget_;
+  SessionTokens tokens_;
   Store& store_;
   Transport& transport_;
   Clock& clock_;
-  Random& random_;
-  Files& files_;
+  CrashMark& crash_mark_;
+  PhaseEnvironment environment_;
   const PhaseCatalog& catalog_;
   std::string worker_id_;
   LoopSettings settings_;
   std::function<void(const std::string&)> report_;
-  HostBudget budget_;
-  SessionTokens tokens_;
   LoopCounters counters_;
 
   Runs runs_;
@@ -103,8 +115,13 @@ class RunLoop {
   std::set<std::string> touched_;
   std::set<std::string> claimed_now_;  ///< claimed in this turn: gone again if its transaction fails
   TransferId last_transfer_ = 0;
+  SteadyTime lease_end_{};  ///< nothing is sent from here on; renewed from renew_at_ on
+  SteadyTime renew_at_{};
   bool queue_rung_ = true;
   bool cancel_rung_ = false;
+  std::vector<RunWrites> unrecorded_;  ///< refused by a busy store; until they are stored nothing is released
+  int store_failures_ = 0;             ///< in a row
+  std::optional<SteadyTime> store_again_;
   int careful_turns_ = 0;  ///< after a failed transaction: claim one at a time, in a transaction of its own
 };
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/redact.hpp"
+#include "core/stop_point.hpp"
 
 namespace ops {
 
@@ -188,7 +189,10 @@ bool HttpClient::Transfer::take_header(std::string_view line) {
     limit(TransportFailure::too_large, "more than 100 header lines or 64 kB of headers");
     return false;
   }
-  if (line.starts_with("HTTP/")) {  // of a 1xx answer or the final one: what came before does not count
+  if (line.starts_with("HTTP/")) {
+    if (is_changing(request_.method))
+      OPS_STOP_POINT("after_send",
+                     std::string_view());  // of a 1xx answer or the final one: what came before does not count
     response_.headers.clear();
     content_length_.reset();
     chunked_ = false;

@@ -15,6 +15,7 @@
 #include <exception>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -24,16 +25,19 @@
 namespace ops::pg {
 
 /// A server error on its way through C++ frames, complete with SQLSTATE, detail, hint and location.
-class PgError : public std::exception {
+class PgError : public std::runtime_error {
  public:
-  explicit PgError(ErrorData* data) noexcept : data_(data) {}
-  const char* what() const noexcept override { return data_->message ? data_->message : "unknown server error"; }
+  explicit PgError(ErrorData* data)
+      : std::runtime_error(data->message != nullptr ? data->message : "unknown server error"),
+        data_(data),
+        sqlstate_(data->sqlerrcode) {}
+  /// Lives in the memory context that was current when the guard was entered: not after the end of its transaction.
   ErrorData* data() const noexcept { return data_; }
-  int sqlstate() const noexcept { return data_->sqlerrcode; }
+  int sqlstate() const noexcept { return sqlstate_; }
 
  private:
-  // Lives in the memory context that was current when the guard was entered; freed with it.
   ErrorData* data_;
+  int sqlstate_;
 };
 
 /// An error of ours that is meant for the caller of a SQL function.

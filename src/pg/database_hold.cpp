@@ -13,6 +13,7 @@ constexpr int longest_stop_ms = 5'000;
 constexpr int stop_check_ms = 20;
 
 ProcessUtility_hook_type previous_hook = nullptr;
+bool holds_databases = false;
 
 bool may_create_databases() {
   if (superuser()) return true;
@@ -76,13 +77,16 @@ Oid database_to_hold(Node* statement) {
   }
 }
 
-/// Stops the worker and keeps the launcher from starting it again. False when there is none to stop.
+/// Keeps the launcher from starting a worker until the transaction ends. False when there is none to stop.
 bool hold(Oid database) {
   SharedState* state = shared_state();
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
   DatabaseEntry* entry = find_entry(database);
   const bool has_worker = entry != nullptr && entry->held_by == 0;
-  if (has_worker) entry->held_by = MyProcPid;
+  if (has_worker) {
+    entry->held_by = MyProcPid;
+    holds_databases = true;
+  }
   LWLockRelease(state->lock);
   return has_worker;
 }
@@ -104,13 +108,18 @@ void wait_until_stopped(Oid database) {
   }
 }
 
-void release(Oid database) {
+/// At the end of the transaction, when others see what it did: a worker that came earlier would meet its locks.
+void release_at_transaction_end(XactEvent event, void*) {
+  if (!holds_databases || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+    return;
+  holds_databases = false;
   SharedState* state = shared_state();
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
-  DatabaseEntry* entry = find_entry(database);
-  if (entry != nullptr && entry->held_by == MyProcPid) {
-    entry->held_by = 0;
-    entry->start_wanted = true;
+  for (int i = 0; i < state->entry_count; ++i) {
+    DatabaseEntry& entry = state->entries[i];
+    if (entry.held_by != MyProcPid) continue;
+    entry.held_by = 0;
+    entry.start_wanted = true;
   }
   LWLockRelease(state->lock);
   wake_launcher();
@@ -135,27 +144,15 @@ void run_utility(PlannedStmt* statement, const char* query, bool read_only_tree,
     bell.check = true;
     ring_at_commit(bell);
   }
-  // volatile: read after a long jump
-  volatile Oid database = context == PROCESS_UTILITY_TOPLEVEL ? database_to_hold(statement->utilityStmt) : InvalidOid;
-  if (!OidIsValid(database) || !hold(database)) {
-    next(statement, query, read_only_tree, context, parameters, environment, destination, completion);
-    return;
-  }
-  PG_TRY();
-  {
-    wait_until_stopped(database);
-    next(statement, query, read_only_tree, context, parameters, environment, destination, completion);
-  }
-  PG_FINALLY();
-  {
-    release(database);
-  }
-  PG_END_TRY();
+  const Oid database = context == PROCESS_UTILITY_TOPLEVEL ? database_to_hold(statement->utilityStmt) : InvalidOid;
+  if (OidIsValid(database) && hold(database)) wait_until_stopped(database);
+  next(statement, query, read_only_tree, context, parameters, environment, destination, completion);
 }
 
 }  // namespace
 
 void install_database_hold() {
+  RegisterXactCallback(release_at_transaction_end, nullptr);
   previous_hook = ProcessUtility_hook;
   ProcessUtility_hook = run_utility;
 }

@@ -13,6 +13,7 @@
 
 #include "pg/settings.hpp"
 
+#include "pg/identity.hpp"
 #include "pg/launcher.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -37,6 +38,7 @@ struct Known {
 };
 
 constexpr int longest_backoff_s = 60;
+constexpr long standby_check_ms = 500;
 
 bool is_wanted(const char* name) {
   if (settings.databases[0] == '\0') return true;
@@ -259,6 +261,20 @@ void forget_launcher(int, Datum) {
   LWLockRelease(state->lock);
 }
 
+/// On a standby the launcher only waits. It starts at the first consistent moment, to leave its note (pg/identity.hpp).
+void wait_for_promotion() {
+  while (RecoveryInProgress()) {
+    note_standby();
+    guarded([] {
+      (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, standby_check_ms,
+                      compat::wait_event("OpsRunnerStandby"));
+      ResetLatch(MyLatch);
+      CHECK_FOR_INTERRUPTS();
+    });
+  }
+  note_promotion();
+}
+
 void run_launcher() {
   Launcher launcher;
   MemoryContext turn_context = guarded(
@@ -293,7 +309,7 @@ void run_launcher() {
 void register_launcher() {
   BackgroundWorker worker{};
   worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-  worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+  worker.bgw_start_time = BgWorkerStart_ConsistentState;
   worker.bgw_restart_time = 1;
   strlcpy(worker.bgw_library_name, "ops_runner", sizeof worker.bgw_library_name);
   strlcpy(worker.bgw_function_name, "ops_runner_launcher_main", sizeof worker.bgw_function_name);
@@ -309,6 +325,7 @@ void ops_runner_launcher_main(Datum) {
   pqsignal(SIGHUP, SignalHandlerForConfigReload);
   pqsignal(SIGTERM, die);
   BackgroundWorkerUnblockSignals();
+  entry([] { wait_for_promotion(); });
   BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
   before_shmem_exit(forget_launcher, 0);
   SharedState* state = shared_state();

@@ -3,6 +3,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/database_hold.hpp"
+#include "pg/faults.hpp"
 #include "pg/launcher.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -16,6 +17,7 @@ void _PG_init(void) {  // NOLINT(bugprone-reserved-identifier)
   define_settings();
   // Loaded later, by the first call of a function: the SQL side works, but there is no worker (ops._worker_present).
   if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade) return;
+  install_faults();
   install_shared_memory();
   install_database_hold();
   register_launcher();

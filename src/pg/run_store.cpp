@@ -24,7 +24,8 @@ Statement claim_statement(R"sql(
 // together with the run.
 Statement facts_statement(R"sql(
   SELECT r.run_id, r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
-         r.cancel_requested_at IS NOT NULL, r.cancel_reason
+         r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
+         (extract(epoch FROM r.queued_at) * 1000000)::bigint
     FROM ops.runs r
     JOIN ops.environments e ON e.env_id = r.env_id
     JOIN ops.projects p ON p.project_id = r.project_id
@@ -111,6 +112,11 @@ Statement record_artifacts_statement(R"sql(
   ON CONFLICT (run_id, artifact_type, storage_path) DO UPDATE
      SET digest = EXCLUDED.digest, size_bytes = EXCLUDED.size_bytes, metadata = EXCLUDED.metadata)sql");
 
+Statement renew_statement(R"sql(
+  WITH renewed AS (
+    UPDATE ops.workers SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' WHERE worker_id = $1)
+  SELECT run_id FROM ops.run_slots WHERE worker_id = $1)sql");
+
 Statement cancel_statement(R"sql(
   WITH told AS (
     UPDATE ops.run_slots SET cancel_requested = false WHERE worker_id = $1 AND cancel_requested RETURNING run_id)
@@ -118,7 +124,7 @@ Statement cancel_statement(R"sql(
 
 Statement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
-         ops._promote_free_slots() > 0
+         ops._promote_free_slots() > 0 OR EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'ready')
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'later' AND available_at <= clock_timestamp()),
          EXISTS (SELECT FROM ops.run_slots WHERE worker_id = $1 AND cancel_requested),
@@ -178,6 +184,8 @@ std::vector<ClaimedRun> read_runs(const Rows& claims) {
     run.facts.metadata = json_of(rows.at(i, 8));
     run.cancel_requested = rows.is_true(i, 9);
     run.cancel_reason = rows.text(i, 10);
+    run.facts.look_first = rows.is_true(i, 11);
+    run.facts.queued_at = time_of(rows.at(i, 12));
   }
   return runs;
 }
@@ -258,6 +266,13 @@ class RunTransaction final : public StoreTransaction {
     record_effects(writes, base);
     record_artifacts(writes, base);
     return lost;
+  }
+
+  std::set<std::string> renew_lease(Millis lease) override {
+    const Rows rows = renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())});
+    std::set<std::string> held;
+    for (std::size_t i = 0; i < rows.size(); ++i) held.insert(rows.text(i, 0));
+    return held;
   }
 
   std::vector<CancelRequest> cancel_requests() override {
@@ -400,7 +415,7 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
   std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));
   read_history(runs);
-  transaction.commit(false);
+  transaction.commit(true);  // the attempt is counted before it is made
   return runs;
 }
 

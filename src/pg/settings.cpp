@@ -48,9 +48,10 @@ void define_settings() {
   DefineCustomIntVariable(
       "ops_runner.poll_interval", "Time between two safety checks for work that no wake-up announced.", nullptr,
       &settings.poll_interval_ms, 5'000, 100, 3'600'000, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
-  DefineCustomIntVariable("ops_runner.lease",
-                          "Time after which a worker outside the server that shows no event has lost its run.", nullptr,
-                          &settings.lease_s, 30, 1, 86'400, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable(
+      "ops_runner.lease", "Time after which a worker that shows no sign of life has lost its runs.",
+      "A worker outside the server extends it with each event, the worker of this server by itself.", &settings.lease_s,
+      30, 1, 86'400, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
   DefineCustomIntVariable("ops_runner.mutation_interval",
                           "Least time between two changing requests to one service with one credential.",
                           "GitHub asks for one second.", &settings.mutation_interval_ms, 1'000, 0, 60'000, PGC_SUSET,
@@ -80,6 +81,7 @@ LoopSettings loop_settings() {
   LoopSettings loop;
   loop.max_concurrent_runs = settings.max_concurrent_runs;
   loop.mutation_interval = Millis{settings.mutation_interval_ms};
+  loop.lease = std::chrono::seconds{settings.lease_s};
   loop.retry_delay = Millis{settings.retry_delay_ms};
   return loop;
 }

@@ -1,10 +1,34 @@
 #include "pg/transaction.hpp"
 
+#include "core/ports.hpp"
+
 #include "pg/boundary.hpp"
 
 namespace ops::pg {
 
 namespace {
+
+/// What may go well when it is done again, whatever it was.
+bool passes_by_itself(int sqlstate) {
+  switch (ERRCODE_TO_CATEGORY(sqlstate)) {
+    case ERRCODE_TRANSACTION_ROLLBACK:
+    case ERRCODE_INSUFFICIENT_RESOURCES:
+      return true;
+    default:
+      return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE || sqlstate == ERRCODE_QUERY_CANCELED ||
+             sqlstate == ERRCODE_IO_ERROR;
+  }
+}
+
+template <class F>
+auto in_store(F&& call) -> std::invoke_result_t<F> {
+  try {
+    return guarded(call);
+  } catch (const PgError& error) {
+    if (passes_by_itself(error.sqlstate())) throw StoreBusy(error.what());
+    throw;
+  }
+}
 
 constexpr std::int64_t unix_to_postgres_us =
     (static_cast<std::int64_t>(POSTGRES_EPOCH_JDATE) - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
@@ -101,9 +125,9 @@ SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count
 }  // namespace
 
 Rows Statement::run(const std::vector<Argument>& arguments) {
-  if (plan_ == nullptr) plan_ = guarded([&] { return prepare(sql_, arguments.data(), arguments.size()); });
+  if (plan_ == nullptr) plan_ = in_store([&] { return prepare(sql_, arguments.data(), arguments.size()); });
   SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_);
-  const RawRows raw = guarded([&] { return run_plan(plan, arguments.data(), arguments.size()); });
+  const RawRows raw = in_store([&] { return run_plan(plan, arguments.data(), arguments.size()); });
   std::vector<std::optional<std::string>> cells(raw.rows * raw.columns);
   for (std::size_t i = 0; i < cells.size(); ++i)
     if (raw.cells[i] != nullptr) cells[i] = raw.cells[i];
@@ -111,17 +135,22 @@ Rows Statement::run(const std::vector<Argument>& arguments) {
 }
 
 Transaction::Transaction(const char* what) {
-  guarded([&] {
-    SetCurrentStatementStartTimestamp();
-    StartTransactionCommand();
-    SPI_connect();
-    PushActiveSnapshot(GetTransactionSnapshot());
-    pgstat_report_activity(STATE_RUNNING, what);
-  });
+  try {
+    in_store([&] {
+      SetCurrentStatementStartTimestamp();
+      StartTransactionCommand();
+      SPI_connect();
+      PushActiveSnapshot(GetTransactionSnapshot());
+      pgstat_report_activity(STATE_RUNNING, what);
+    });
+  } catch (...) {
+    abort_open_transaction();
+    throw;
+  }
 }
 
 void Transaction::commit(bool flush) {
-  guarded([&] {
+  in_store([&] {
     SPI_finish();
     PopActiveSnapshot();
     // An unflushed commit is complete or absent after a crash, and what it told is told again by the next life.

@@ -7,7 +7,6 @@
 extern "C" {
 OPS_SQL_FUNCTION(ops_ring);
 OPS_SQL_FUNCTION(ops_extension_created);
-OPS_SQL_FUNCTION(ops_system_identifier);
 OPS_SQL_FUNCTION(ops_worker_present);
 OPS_SQL_FUNCTION(ops_worker_status);
 OPS_SQL_FUNCTION(ops_wait_for_run);
@@ -263,7 +262,8 @@ Datum worker_status(FunctionCallInfo fcinfo) {
   }
   Datum values[11];
   bool nulls[11] = {};
-  const char* state_text = state == nullptr
+  const char* state_text = RecoveryInProgress() ? "standby: the worker starts after a promotion"
+                           : state == nullptr
                                ? "no worker: add ops_runner to shared_preload_libraries and restart the server"
                            : !found ? "no worker: the launcher has not started one in this database"
                                     : to_string(copy.state);
@@ -306,11 +306,6 @@ Datum ops_extension_created(PG_FUNCTION_ARGS) {
   (void)fcinfo;
   ops::pg::announce_extension_at_commit();
   PG_RETURN_VOID();
-}
-
-Datum ops_system_identifier(PG_FUNCTION_ARGS) {
-  (void)fcinfo;
-  PG_RETURN_INT64(static_cast<int64>(GetSystemIdentifier()));
 }
 
 Datum ops_worker_present(PG_FUNCTION_ARGS) {

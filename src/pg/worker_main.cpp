@@ -19,6 +19,8 @@
 #include "core/run_loop.hpp"
 #include "http/http_client.hpp"
 #include "http/scratch_files.hpp"
+#include "pg/crash_mark.hpp"
+#include "pg/identity.hpp"
 #include "pg/run_store.hpp"
 #include "pg/secret_store.hpp"
 #include "pg/settings.hpp"
@@ -111,7 +113,7 @@ void pin_session_settings() {
       {"search_path", "pg_catalog, pg_temp"},
       {"statement_timeout", "0"},
       {"idle_in_transaction_session_timeout", "0"},
-      {"lock_timeout", "10s"},
+      {"lock_timeout", "2s"},
       {"default_transaction_isolation", "read committed"},
       {"default_transaction_read_only", "off"},
       {"default_transaction_deferrable", "off"},
@@ -124,16 +126,23 @@ void pin_session_settings() {
       {"bytea_output", "hex"},
       {"check_function_bodies", "on"},
       {"jit", "off"},
+      // Each statement finds rows of large tables by lists of their keys. A plan made when a table was small must not
+      // read it whole later, and planning anew for each list would cost more than the statement.
+      {"plan_cache_mode", "force_generic_plan"},
+      {"enable_seqscan", "off"},
+      {"enable_hashjoin", "off"},
+      {"enable_mergejoin", "off"},
   };
   for (const auto& [name, value] : pinned) SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 Statement extension_statement("SELECT 1 FROM pg_extension WHERE extname = 'ops_runner'");
-Statement armed_statement(R"sql(
-  SELECT i.disarmed_because IS NULL AND i.system_identifier = ops._system_identifier() AND i.database_oid = d.oid
-    FROM ops.armed_identity i, pg_database d WHERE d.datname = current_database())sql");
+Statement armed_statement("SELECT ops._is_armed()");
+Statement adopt_statement("SELECT ops._adopt_identity()");
+Statement note_crash_statement("SELECT ops._note_crash($1)");
 Statement register_statement(R"sql(
-  INSERT INTO ops.workers (worker_id, kind, lock_key, pid) VALUES ($1, 'server', $2, $3))sql");
+  INSERT INTO ops.workers (worker_id, kind, lock_key, pid, lease_until)
+  VALUES ($1, 'server', $2, $3, clock_timestamp() + $4 * interval '1 second'))sql");
 Statement lock_statement("SELECT pg_advisory_lock($1)");
 Statement forget_old_workers_statement(R"sql(
   DELETE FROM ops.workers w WHERE w.stopped_at < clock_timestamp() - interval '7 days'
@@ -144,12 +153,33 @@ enum class Standing { absent, disarmed, armed };
 Standing look_at_database() {
   Transaction transaction("looking for the extension");
   Standing standing = Standing::absent;
+  bool adopted = false;
   if (extension_statement.run({}).size() == 1) {
-    const Rows armed = armed_statement.run({});
-    standing = armed.size() == 1 && armed.is_true(0, 0) ? Standing::armed : Standing::disarmed;
+    bool armed = armed_statement.run({}).is_true(0, 0);
+    if (!armed && was_promoted()) armed = adopted = adopt_statement.run({}).is_true(0, 0);
+    standing = armed ? Standing::armed : Standing::disarmed;
   }
-  transaction.commit(false);
+  transaction.commit(adopted);
+  if (adopted)
+    guarded([] {
+      ereport(LOG, (errmsg("ops_runner worker: database %u goes on in this promoted standby", MyDatabaseId),
+                    errdetail("What its runs have done outside is looked for before anything is sent again.")));
+    });
   return standing;
+}
+
+/// Counts the death of the life before to the run that it was resuming.
+void account_for_crash(MappedCrashMark& mark) {
+  const std::string run_id = mark.left_behind();
+  if (run_id.empty()) return;
+  Transaction transaction("accounting for a crash");
+  note_crash_statement.run({run_id});
+  transaction.commit(true);
+  mark.clear();
+}
+
+std::string crash_mark_path() {
+  return "pg_stat_tmp/ops_runner." + std::to_string(MyDatabaseId);
 }
 
 std::string new_worker_id(ServerRandom& random) {
@@ -166,7 +196,7 @@ void register_life(const std::string& worker_id, ServerRandom& random) {
   const auto lock_key = static_cast<std::int64_t>(random.uniform() * 9.0e18);
   Transaction transaction("registering");
   lock_statement.run({lock_key});
-  register_statement.run({worker_id, lock_key, static_cast<std::int32_t>(MyProcPid)});
+  register_statement.run({worker_id, lock_key, static_cast<std::int32_t>(MyProcPid), settings.lease_s});
   forget_old_workers_statement.run({});
   transaction.commit(true);
 }
@@ -189,8 +219,9 @@ class Worker {
         store_(worker_id_),
         scratch_files_(scratch_prefix),
         http_(http_settings(), secrets_, clock_),
-        loop_(store_, http_, clock_, random_, scratch_files_, default_catalog(), worker_id_, loop_settings(),
-              [](const std::string& problem) { report(problem); }) {}
+        crash_mark_(crash_mark_path()),
+        loop_({store_, http_, clock_, random_, scratch_files_, crash_mark_}, default_catalog(), worker_id_,
+              loop_settings(), [](const std::string& problem) { report(problem); }) {}
 
   /// Returns when the extension is gone or disarmed.
   void run() {
@@ -201,6 +232,7 @@ class Worker {
       AddWaitEventToSet(events, WL_SOCKET_READABLE, http_.wait_descriptor(), nullptr, nullptr);
       return events;
     });
+    account_for_crash(crash_mark_);
     loop_.adopt(store_.take_over({}));
     while (still_wanted()) {
       take_bells();
@@ -337,6 +369,7 @@ class Worker {
   RunStore store_;
   ScratchFiles scratch_files_;
   HttpClient http_;
+  MappedCrashMark crash_mark_;
   RunLoop loop_;
   WaitEventSet* events_ = nullptr;
   MemoryContext turn_context_ = guarded([] {

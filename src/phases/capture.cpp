@@ -16,6 +16,13 @@ namespace {
 constexpr std::int64_t largest_log = 512LL * 1024 * 1024;
 constexpr int log_tries = 3;
 
+/// An annotation of a descriptor: its keys hold slashes. Empty when absent or no text.
+std::string annotation(const Json& descriptor, const char* key) {
+  const Json& annotations = value_at(descriptor, "/annotations");
+  const auto found = annotations.find(key);
+  return annotations.is_object() && found != annotations.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 Json times(const PhaseFacts& phase) {
   const auto milliseconds = [](const std::optional<WallTime>& time) {
     return time ? Json(std::chrono::duration_cast<Millis>(time->time_since_epoch()).count()) : Json();
@@ -42,27 +49,24 @@ void keep(PhaseContext& ctx, Json& kept, ArtifactRecord record) {
 Coroutine<int> capture_attestations(PhaseContext& ctx, RegistryClient& registry, const Json& index, Json& kept) {
   int found = 0;
   for (const Json& entry : array_at(index, "/manifests")) {
-    const Json& annotations = value_at(entry, "/annotations");
-    if (!annotations.is_object() || annotations.value("vnd.docker.reference.type", "") != "attestation-manifest")
-      continue;
-    std::string reference = text_at(entry, "/digest");
+    if (annotation(entry, "vnd.docker.reference.type") != "attestation-manifest") continue;
+    std::string reference = descriptor_at(entry).digest;
     const auto manifest = co_await registry.manifest(reference);
     if (!manifest) continue;
     for (const Json& layer : array_at(manifest->document, "/layers")) {
       if (value_at(layer, "/mediaType") != "application/vnd.in-toto+json") continue;
-      const Json& notes = value_at(layer, "/annotations");
-      const std::string predicate = notes.is_object() ? notes.value("in-toto.io/predicate-type", "") : "";
+      const std::string predicate = annotation(layer, "in-toto.io/predicate-type");
       const bool sbom =
           predicate.starts_with("https://spdx.dev/Document") || predicate.starts_with("https://cyclonedx.org/bom");
       const bool provenance = predicate.starts_with("https://slsa.dev/provenance/");
       if (!sbom && !provenance) continue;
-      const auto [digest, size] = descriptor_of(layer);
+      const Descriptor content = descriptor_at(layer);
       ArtifactRecord record{sbom ? "sbom" : "provenance",
-                            registry.image_name() + "@" + digest,
-                            digest,
-                            size,
+                            registry.image_name() + "@" + content.digest,
+                            content.digest,
+                            content.size,
                             {{"predicate_type", predicate},
-                             {"subject", annotations.value("vnd.docker.reference.digest", "")},
+                             {"subject", annotation(entry, "vnd.docker.reference.digest")},
                              {"verified", false}}};
       keep(ctx, kept, std::move(record));
       ++found;

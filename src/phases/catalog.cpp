@@ -1,3 +1,4 @@
+#include "core/crypto.hpp"
 #include "core/json.hpp"
 #include "core/phase_catalog.hpp"
 #include "core/pipeline.hpp"
@@ -26,12 +27,11 @@ Millis config_duration(const PhaseContext& ctx, std::string_view pointer, Millis
 }
 
 std::string run_token(PhaseContext& ctx) {
-  std::string token;
-  for (int i = 0; i < 32; ++i) {
-    if (i == 8 || i == 12 || i == 16 || i == 20) token += '-';
-    const int digit = i == 12 ? 4 : static_cast<int>(ctx.random() * 16);  // version 4
-    token += "0123456789abcdef"[i == 16 ? 8 + digit % 4 : digit];
-  }
+  // Made from the run and the phase, so that it is the same even where the commit that remembered it was lost.
+  std::string token = sha256_hex("run token of " + ctx.run().run_id + " " + ctx.phase().name).substr(0, 32);
+  token[12] = '8';  // RFC 9562, version 8: made by a rule of our own
+  token[16] = "89ab"[token[16] % 4];
+  for (const std::size_t dash : {8, 13, 18, 23}) token.insert(dash, 1, '-');
   return ctx.remember("run_token", token).get<std::string>();
 }
 

@@ -80,8 +80,14 @@ Coroutine<std::vector<Json>> find_runs(PhaseContext& ctx, GithubClient& github, 
   co_return runs;
 }
 
+/// The page for people. An odd one is no reason to let go of a run that exists.
+Json page_of(const Json& answer) {
+  const Json& page = value_at(answer, "/html_url");
+  return page.is_string() ? page : Json("");
+}
+
 Json dispatched(const Json& run) {
-  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", optional_text_at(run, "/html_url").value_or("")}};
+  return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", page_of(run)}};
 }
 
 Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string how);
@@ -130,7 +136,9 @@ Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
 /// Dispatches the workflow once and returns {workflow_run_id, html_url}.
 Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string token) {
   // Read with two minutes of slack for the difference of two clocks.
-  ctx.remember("dispatched_after", utc(ctx.now() - std::chrono::minutes{2}));
+  const RunFacts& run = ctx.run();
+  const WallTime since = run.look_first && run.queued_at ? *run.queued_at : ctx.now();
+  ctx.remember("dispatched_after", utc(since - std::chrono::minutes{2}));
   Json inputs = value_at(ctx.config(), "/github/inputs");
   if (!inputs.is_object()) inputs = Json::object();
   inputs["run_token"] = token;
@@ -155,8 +163,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
     if (response.status == 200) {
       const auto answer = parse_json(response.body);
       if (!answer || !value_at(*answer, "/workflow_run_id").is_number_integer()) return EffectVerdict::ambiguous();
-      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]},
-                                  {"html_url", optional_text_at(*answer, "/html_url").value_or("")}});
+      return EffectVerdict::done({{"workflow_run_id", (*answer)["workflow_run_id"]}, {"html_url", page_of(*answer)}});
     }
     return EffectVerdict::rejected(
         github.unexpected(response, "the dispatch of " + text_at(ctx.config(), "/github/workflow") + " on " + ref));
@@ -260,6 +267,10 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
     if (status == "in_progress" || status == "completed") {
       url += "/jobs?filter=latest&per_page=100";
       jobs = co_await github.get_list(std::move(url), "jobs", "jobs of " + what);
+      for (const Json& job : jobs)
+        if (optional_integer_at(job, "/run_id").value_or(run_id) != run_id)
+          throw PhaseError("bad_response", "GitHub answered with jobs of another run than " + std::to_string(run_id),
+                           "Retry the run.");
       tell_progress(ctx, jobs);
     }
     if (status == "completed") {

@@ -150,6 +150,10 @@ Coroutine<std::optional<Manifest>> RegistryClient::manifest(std::string referenc
   JsonLimits limits;
   limits.max_keys = 10'000;
   manifest.document = answer_json(response, "the registry", "manifest " + reference, limits);
+  // An error or a page of something in between is JSON too; adopted as an image it would be deployed.
+  if (integer_at(manifest.document, "/schemaVersion") != 2)
+    throw PhaseError("bad_response", "manifest " + reference + " of " + image_name() + " is of a version that is not 2",
+                     "Build and push the image with a current tool.");
   if (!is_manifest_type(manifest.media_type))
     throw PhaseError("image_unusable",
                      image_name() + " (" + reference + ") has the media type \"" +
@@ -187,13 +191,13 @@ PhaseError RegistryClient::unexpected(const HttpResponse& response, const std::s
       "bad_response", text, "Check registry.url and registry.image of the environment.", {{"status", response.status}}};
 }
 
-Descriptor descriptor_of(const Json& entry) {
+Descriptor descriptor_at(const Json& entry) {
   Descriptor found{text_at(entry, "/digest"), integer_at(entry, "/size")};
   if (!is_digest(found.digest) || found.size < 0)
     throw PhaseError("bad_response",
-                     "the registry's descriptor of " + clean_text(found.digest, 80) + " with " +
-                         std::to_string(found.size) + " bytes is not valid",
-                     "Look at the image in the registry; what is built into it is not usable.");
+                     "the registry names content by \"" + clean_text(found.digest, 80) + "\" of " +
+                         std::to_string(found.size) + " bytes, which is no sha256 digest and size",
+                     "Build and push the image with a current tool.");
   return found;
 }
 
@@ -204,7 +208,7 @@ std::optional<Descriptor> platform_manifest(const Json& index) {
     const std::string os = optional_text_at(entry, "/platform/os").value_or("");
     const std::string architecture = optional_text_at(entry, "/platform/architecture").value_or("");
     if (os == "unknown") continue;  // attestations
-    Descriptor found = descriptor_of(entry);
+    Descriptor found = descriptor_at(entry);
     if (os == "linux" && architecture == "amd64") return found;
     only = found;
     ++runnable;

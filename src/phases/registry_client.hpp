@@ -50,8 +50,9 @@ class RegistryClient {
   std::optional<std::string> credential_;
 };
 
-/// @throws PhaseError  bad_response: the digest is no digest, or the size is negative
-Descriptor descriptor_of(const Json& entry);
+/// @throws PhaseError  code bad_response: the digest has not the form of one, or the size is negative
+Descriptor descriptor_at(const Json& entry);
+
 /// The runnable manifest of linux/amd64 in an index (of the only platform when there is one).
 std::optional<Descriptor> platform_manifest(const Json& index);
 

@@ -32,7 +32,8 @@ isolation=$(realpath "$pgxs_tests/src/test/isolation/pg_isolation_regress")
 suite_unit() {
   { cmake -S . -B build/unit -DCMAKE_BUILD_TYPE=Debug ${OPS_SANITIZE:+-DOPS_SANITIZE=ON} &&
     cmake --build build/unit -j2 && build/unit/unit_tests; } > "$logs/unit.log" 2>&1
-  count unit "$(matches '^\[       OK \]' unit)" "$(matches '^\[  FAILED  \] [A-Za-z_0-9]+\.[A-Za-z_0-9]+ \(' unit)" $?
+  local status=$?
+  count unit "$(matches '^\[       OK \]' unit)" "$(matches '^\[  FAILED  \] [A-Za-z_0-9]+\.[A-Za-z_0-9]+ \(' unit)" $status
 }
 
 # Core and phases hold no reference to the server or to libcurl, in what they include and in what they link.
@@ -71,7 +72,8 @@ suite_pgtap() {
     for file in test/pgtap/*.sql; do
       psql -Xq -c "CREATE DATABASE tap" && psql -Xq -d tap -f "$file"; psql -Xq -c "DROP DATABASE tap"
     done' > "$logs/pgtap.log" 2>&1
-  count pgtap "$(matches '^ *ok ' pgtap)" "$(matches '^ *(not ok|psql:.*ERROR)' pgtap)" $?
+  local status=$?
+  count pgtap "$(matches '^ *ok ' pgtap)" "$(matches '^ *(not ok|psql:.*ERROR)' pgtap)" $status
 }
 
 # A file that hangs is ended and counts as failed: its last lines tell where it stood.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, then the test programs' npm packages. Starts nothing
-# and leaves no new daemon behind. Argument `lint` adds the formatter, the linter and the compiler of the fuzzers.
+# and leaves no new daemon behind. Argument `lint` adds the formatter, the linter and the compiler of the fuzzers, `coverage` the
+# compiler and the tools that `make coverage` needs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -8,6 +9,7 @@ packages=(g++ cmake pkg-config postgresql-15 postgresql-server-dev-15 postgresql
           nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux iproute2)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
+[ "${1:-}" != coverage ] || packages+=(clang-19 libclang-rt-19-dev llvm-19)
 [ "${1:-}" != lint ] || packages+=(clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev)
 
 missing=()

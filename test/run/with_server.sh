@@ -2,9 +2,10 @@
 # with_server.sh [-c name=value]... [--keep-log FILE] -- command [argument]...
 #
 # Runs a command beside a throw-away PostgreSQL server that has this checkout's ops_runner preloaded. The server's programs
-# are a private copy, the extension is installed into that copy: no system directory and no other server is touched. The
-# command finds PGHOST, PGPORT, PGUSER, PGDATABASE, OPS_PGBIN, OPS_PGDATA, OPS_SECRETS (directory for secret files),
-# OPS_SERVER_LOG and OPS_AS_SERVER_USER (prefix that runs a program as the server's user).
+# are a private copy, the extension is installed into that copy: no system directory and no other server is touched.
+# The environment variable OPS_MODULE names another build of the library (build/faults/ops_runner.so). The command finds
+# PGHOST, PGPORT, PGUSER, PGDATABASE, OPS_PGBIN, OPS_PGDATA, OPS_SECRETS (directory for secret files), OPS_SERVER_LOG and
+# OPS_AS_SERVER_USER (prefix that runs a program as the server's user).
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -57,7 +58,7 @@ mkdir -p "$work/root$(dirname "$system_bin")" "$work/root$share"
 cp -a "$(dirname "$system_bin")/." "$work/root$(dirname "$system_bin")/"
 cp -a "$share/." "$work/root$share/"
 bin=$work/root$system_bin
-install -m 755 "$top/ops_runner.so" "$work/root$lib/"
+install -m 755 "${OPS_MODULE:-$top/ops_runner.so}" "$work/root$lib/"
 install -m 644 "$top/ops_runner.control" "$top"/sql/ops_runner--*.sql "$work/root$share/extension/"
 
 mkdir -m 700 "$work/data" "$work/secrets"

@@ -94,8 +94,10 @@ class MemoryStore final : public Store {
 
   std::map<std::string, StoredRun> runs;
   StoreDefects defects;
+  int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
+  std::set<std::string> rescued;   ///< runs that were given to somebody else
   int transactions = 0;
   int tokens = 0;
   /// Called before (false) and after (true) a commit becomes durable; may throw to end the worker's life there.
@@ -151,6 +153,15 @@ class MemoryStore final : public Store {
       return lost;
     }
 
+    std::set<std::string> renew_lease(Millis) override {
+      std::set<std::string> held;
+      for (const auto& [id, stored] : store_.runs) {
+        const bool active = stored.run.status == RunStatus::claimed || stored.run.status == RunStatus::running;
+        if (active && !store_.rescued.contains(id)) held.insert(id);
+      }
+      return held;
+    }
+
     std::vector<CancelRequest> cancel_requests() override {
       std::vector<CancelRequest> requests;
       for (const auto& [id, unchanged] : store_.runs) {
@@ -163,6 +174,10 @@ class MemoryStore final : public Store {
     }
 
     void commit(bool) override {
+      if (store_.busy_commits > 0) {
+        --store_.busy_commits;
+        throw StoreBusy("deadlock detected");
+      }
       if (store_.fail_commits > 0) {
         --store_.fail_commits;
         throw std::runtime_error("commit failed");

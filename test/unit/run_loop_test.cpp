@@ -289,6 +289,55 @@ TEST(RunLoop, Invariant6_AFencedRunIsDroppedWithoutWriting) {
   EXPECT_EQ(sent_effects(world), 0);
 }
 
+// Stopped between the commit of an intent and its sending, for longer than the lease.
+TEST(RunLoop, F11_AWorkerThatWasStoppedAsksWhatItStillHoldsBeforeItSends) {
+  for (const bool rescued : {true, false}) {
+    World world(catalog(), all_well());
+    world.queue("run-1", {phase("a", "effect")});
+    bool stopped = false;
+    world.store.at_commit = [&](bool durable) {
+      const auto& effects = world.store.runs.at("run-1").run.effects;
+      if (!durable || effects.empty() || effects[0].state != EffectState::intended || stopped) return;
+      stopped = true;
+      world.clock.advance_to(world.clock.steady_now() + std::chrono::minutes{1});
+      if (rescued) world.store.rescued.insert("run-1");
+    };
+    world.run_until_idle();
+    EXPECT_EQ(sent_effects(world), rescued ? 0 : 1);
+    EXPECT_EQ(world.loop->running(), 0u);
+    EXPECT_EQ(world.status("run-1"), rescued ? RunStatus::running : RunStatus::success);
+  }
+}
+
+TEST(RunLoop, R3_TheLeaseIsRenewedWhileARunWaitsAndOnlyThen) {
+  World world(catalog(), all_well());
+  world.run_until_idle();
+  EXPECT_FALSE(world.loop->next_deadline());
+  PhaseFacts slow = phase("a", "effect");
+  world.queue("run-1", {slow});
+  world.run_until_idle([&] { return sent_effects(world) == 1; });
+  const auto next = world.loop->next_deadline();
+  ASSERT_TRUE(next);
+  EXPECT_LE(*next - world.clock.steady_now(), LoopSettings{}.lease / 3);
+}
+
+TEST(RunLoop, F41_AfterAPromotionAnEffectWithoutARecordIsLookedForFirst) {
+  for (const bool out_there : {true, false}) {
+    int looks = 0;
+    World world(catalog(), [&](const HttpRequest& request) {
+      if (!request.url.ends_with("/look")) return answer(200, Json::object());
+      ++looks;
+      return answer(out_there ? 200 : 404, Json::object());
+    });
+    world.queue("run-1", {phase("a", "effect")});
+    world.store.runs.at("run-1").run.facts.look_first = true;
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success);
+    EXPECT_EQ(looks, 1);
+    EXPECT_EQ(sent_effects(world), out_there ? 0 : 1);
+  }
+}
+
 TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
   for (int at = 0; at < 12; ++at) {
     World world(catalog(), all_well());
@@ -299,6 +348,39 @@ TEST(RunLoop, AFailedCommitIsRedoneAndLosesNothing) {
     for (int i = 0; i < 5; ++i) EXPECT_EQ(world.status("run-" + std::to_string(i)), RunStatus::success) << at;
     EXPECT_EQ(sent_effects(world), 5) << at;
   }
+}
+
+TEST(RunLoop, F28ABusyStoreIsAskedAgainAndNothingIsReleasedBefore) {
+  for (int at = 0; at < 12; ++at) {
+    World world(catalog(), all_well());
+    for (int i = 0; i < 5; ++i) world.queue("run-" + std::to_string(i), {phase("a", "effect")});
+    for (int turn = 0; turn < at; ++turn) world.loop->turn();
+    world.store.busy_commits = 20;
+    const std::size_t sent = world.transport.sent.size();
+    world.run_until_idle([&] { return world.store.busy_commits == 0; });
+    EXPECT_LE(world.transport.sent.size(), sent + 5) << "sent without a commit, at " << at;
+    world.run_until_idle();
+    for (const auto& [run_id, stored] : world.store.runs) {
+      EXPECT_EQ(stored.run.status, RunStatus::success) << at;
+      EXPECT_EQ(stored.run.facts.attempt, 1) << at;
+    }
+    EXPECT_EQ(sent_effects(world), 5) << at;
+    EXPECT_EQ(world.messages("run-0"), world.messages("run-4")) << at;
+    EXPECT_LE(world.reports.size(), 20u) << at;
+  }
+}
+
+TEST(RunLoop, F17AStoreThatAlwaysFailsIsAskedEverMoreSlowly) {
+  World world(catalog(), all_well());
+  world.queue("run-1", {phase("a", "quick")});
+  world.store.fail_commits = 1'000'000;
+  const SteadyTime end = world.clock.steady_now() + std::chrono::minutes{10};
+  world.run_until_idle([&] { return world.clock.steady_now() > end; });
+  EXPECT_LE(world.reports.size(), 130u);
+  EXPECT_GE(world.reports.size(), 50u);
+  world.store.fail_commits = 0;
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
 }
 
 TEST(RunLoop, OneRunThatCannotBeStoredDoesNotHurtAnother) {

@@ -2,6 +2,7 @@
 // from timer to timer. Everything a run does happens inside run_until_idle().
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -30,6 +31,13 @@ class FixedRandom final : public Random {
   double uniform() override { return 0.5; }
 };
 
+class MemoryCrashMark final : public CrashMark {
+ public:
+  void set(std::string_view run_id) noexcept override { marked = run_id; }
+  void clear() noexcept override { marked.clear(); }
+  std::string marked;
+};
+
 class MemoryFiles final : public Files {
  public:
   std::shared_ptr<ScratchFile> create() override {
@@ -44,26 +52,34 @@ class MemoryFiles final : public Files {
   }
 };
 
-/// Answers requests by a function; one virtual millisecond after they were sent.
+/// Answers requests by a function in the turn after they were sent; those to `held` URLs when they are let go.
 class ScriptedTransport final : public Transport {
  public:
   using Service = std::function<HttpResponse(const HttpRequest&)>;
   explicit ScriptedTransport(Service service) : service_(std::move(service)) {}
   void start(TransferId id, HttpRequest request) override {
     sent.push_back(request);
-    finished_.push_back({id, service_(request)});
+    (held.contains(request.url) ? held_ : finished_).push_back({id, service_(request)});
   }
   void abandon(TransferId id) override {
-    std::erase_if(finished_, [&](const FinishedTransfer& finished) { return finished.id == id; });
+    const auto is_it = [&](const FinishedTransfer& finished) { return finished.id == id; };
+    abandoned += std::erase_if(finished_, is_it) + std::erase_if(held_, is_it);
+  }
+  void let_go() {
+    held.clear();
+    std::ranges::move(std::exchange(held_, {}), std::back_inserter(finished_));
   }
   std::vector<FinishedTransfer> take_finished() override { return std::exchange(finished_, {}); }
   std::size_t in_flight() const override { return finished_.size(); }
 
   std::vector<HttpRequest> sent;
+  std::set<std::string> held;
+  std::size_t abandoned = 0;
 
  private:
   Service service_;
   std::vector<FinishedTransfer> finished_;
+  std::vector<FinishedTransfer> held_;
 };
 
 inline HttpResponse answer(int status, const Json& body = nullptr) {
@@ -102,8 +118,8 @@ class World {
   void restart() {
     LoopSettings settings;
     settings.mutation_interval = Millis{0};
-    loop = std::make_unique<RunLoop>(store, transport, clock, random_, files_, catalog_, "worker", settings,
-                                     [this](const std::string& problem) { reports.push_back(problem); });
+    loop = std::make_unique<RunLoop>(Ports{store, transport, clock, random_, files_, crash_mark}, catalog_, "worker",
+                                     settings, [this](const std::string& problem) { reports.push_back(problem); });
   }
 
   void queue(const std::string& run_id, std::vector<PhaseFacts> phases) {
@@ -123,7 +139,7 @@ class World {
       const bool more = loop->turn();
       if (more || transport.in_flight() > 0) continue;
       const auto next = loop->next_deadline();
-      if (!next || loop->running() == 0 || stop()) return;
+      if (!next || stop()) return;
       clock.advance_to(*next);
     }
   }
@@ -144,6 +160,7 @@ class World {
   VirtualClock clock;
   MemoryStore store;
   ScriptedTransport transport;
+  MemoryCrashMark crash_mark;
   std::unique_ptr<RunLoop> loop;
   std::vector<std::string> reports;
 };
