@@ -6,7 +6,7 @@ export PG_CONFIG
 EXTENSION_MAKE = $(MAKE) --no-print-directory -f src/extension.mk
 
 .DEFAULT_GOAL := all
-.PHONY: all install uninstall demo check check-unit coverage setup format lint tidy fuzz clean
+.PHONY: all install uninstall demo check check-unit coverage bench setup format lint tidy fuzz clean
 
 ## Builds the module and the install script.
 all:
@@ -30,6 +30,11 @@ check: setup
 
 check-unit: setup
 	test/run/check.sh unit layers
+
+## Measures speed against its targets and peers (docs/performance.md): all, or BENCH="pickup runs"; BENCH_SCALE=0.1 is quick.
+bench:
+	@test/run/setup.sh bench
+	@test/run/bench.sh $(BENCH)
 
 ## Lines and branches of core that the unit tests execute; details in build/coverage/html.
 coverage:

@@ -1,5 +1,8 @@
 #include "core/log_scrubber.hpp"
 
+#include <optional>
+#include <utility>
+
 #include "core/json.hpp"
 #include "core/redact.hpp"
 
@@ -7,7 +10,29 @@ namespace ops {
 
 namespace {
 constexpr std::size_t longest_line = 64 * 1024;
+constexpr int most_key_lines = 200;  // an RSA key of 16,384 bits
+constexpr std::string_view dashes = "-----";
+
+/// The line begins a private key in PEM form and does not end it.
+bool opens_key(std::string_view line) {
+  const std::size_t begin = line.rfind("-----BEGIN");
+  if (begin == std::string_view::npos) return false;
+  const std::size_t header_end = line.find(dashes, begin + 10);
+  return header_end != std::string_view::npos &&
+         line.substr(begin, header_end - begin).find("PRIVATE KEY") != std::string_view::npos &&
+         line.find("-----END", header_end) == std::string_view::npos;
 }
+
+/// What stands behind the end of a key; nothing when the line does not end it.
+std::optional<std::string> after_key(const std::string& line) {
+  const std::size_t footer = line.find("-----END");
+  if (footer == std::string::npos) return std::nullopt;
+  const std::size_t footer_end = line.find(dashes, footer + 8);
+  if (footer_end == std::string::npos) return std::nullopt;
+  return line.substr(footer_end + dashes.size());
+}
+
+}  // namespace
 
 void LogScrubber::feed(std::string_view chunk, std::string& out) {
   while (!chunk.empty()) {
@@ -37,11 +62,20 @@ void LogScrubber::emit_line(std::string& out) {
     }
     plain += line_[i];
   }
-  out += redact(clean_text(plain, longest_line * 3));
-  if (cut_) out += " [line cut]";
-  out += '\n';
   line_.clear();
-  cut_ = false;
+  const bool cut = std::exchange(cut_, false);
+  std::string clean = clean_text(plain, longest_line * 3);
+  if (key_lines_left_ > 0) {
+    --key_lines_left_;
+    const auto rest = after_key(clean);
+    if (!rest) return;
+    key_lines_left_ = 0;
+    clean = "[redacted]" + *rest;
+  }
+  if (opens_key(clean)) key_lines_left_ = most_key_lines;
+  out += redact(clean);
+  if (cut) out += " [line cut]";
+  out += '\n';
 }
 
 }  // namespace ops

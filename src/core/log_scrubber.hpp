@@ -1,5 +1,6 @@
 // Makes the log of a build safe to keep, as a stream: valid UTF-8, no terminal control codes, secrets masked, line by
-// line. Memory is bounded by one line of at most 64 KiB; longer lines are cut and marked.
+// line; a private key in PEM form over all its lines. Memory is bounded by one line of at most 64 KiB; longer lines are
+// cut and marked.
 #pragma once
 
 #include <string>
@@ -18,6 +19,7 @@ class LogScrubber {
   void emit_line(std::string& out);
   std::string line_;
   bool cut_ = false;
+  int key_lines_left_ = 0;  ///< inside of a private key: so many more lines may belong to it
 };
 
 }  // namespace ops

@@ -69,7 +69,7 @@ std::string mask_tokens(std::string_view text) {
 }
 
 /// Replaces what stands between the end of `begin_word` and the first of `ends` after it.
-void mask_after(std::string& text, std::string_view begin_word, std::string_view ends, bool at_word_begin = true) {
+void mask_after(std::string& text, std::string_view begin_word, std::string_view ends, bool at_word_begin = false) {
   for (std::size_t from = 0;;) {
     const std::size_t found = find_word(text, begin_word, from);
     if (found == std::string::npos) return;
@@ -168,12 +168,12 @@ std::string redact(std::string_view text) {
   mask_user_info(result);
   mask_after(result, "authorization: ", "\r\n\"'");
   mask_after(result, "cookie: ", "\r\n\"'");
-  mask_after(result, "bearer ", " \t\r\n\"',;");
+  mask_after(result, "bearer ", " \t\r\n\"',;", true);
   mask_after(result, "password=", "& \t\r\n\"',;");
   if (result.find('?') != std::string::npos || result.find('&') != std::string::npos)
     for (const std::string_view name : query_names) {
-      mask_after(result, std::string("?") + std::string(name), "& \t\r\n\"'<>", false);
-      mask_after(result, std::string("&") + std::string(name), "& \t\r\n\"'<>", false);
+      mask_after(result, std::string("?") + std::string(name), "& \t\r\n\"'<>");
+      mask_after(result, std::string("&") + std::string(name), "& \t\r\n\"'<>");
     }
   return result;
 }

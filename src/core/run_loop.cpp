@@ -58,6 +58,7 @@ RunLoop::~RunLoop() = default;
 
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
+  if (settings.lease < settings_.lease) renew_at_ = SteadyTime{};  // the longer one must not hold runs any more
   settings_ = settings;
   environment_.retry_delay = settings.retry_delay;
   budget_.configure(settings.mutation_interval, settings.retry_delay * probe_factor);

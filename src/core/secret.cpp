@@ -4,9 +4,10 @@
 
 namespace ops {
 
-void SecretString::wipe() noexcept {
-  if (!value_.empty()) OPENSSL_cleanse(value_.data(), value_.size());
-  value_.clear();
+void SecretString::wipe(std::string& text) noexcept {
+  text.resize(text.capacity());  // a short text that was moved from is empty and still stands in the object
+  OPENSSL_cleanse(text.data(), text.size());
+  text.clear();
 }
 
 }  // namespace ops

@@ -10,7 +10,7 @@ namespace ops {
 class SecretString {
  public:
   SecretString() = default;
-  explicit SecretString(std::string value) : value_(std::move(value)) {}
+  explicit SecretString(std::string value) : value_(std::move(value)) { wipe(value); }
   SecretString(const SecretString&) = delete;
   SecretString& operator=(const SecretString&) = delete;
   SecretString(SecretString&& other) noexcept : value_(std::move(other.value_)) { other.wipe(); }
@@ -29,7 +29,8 @@ class SecretString {
   bool empty() const noexcept { return value_.empty(); }
 
  private:
-  void wipe() noexcept;
+  void wipe() noexcept { wipe(value_); }
+  static void wipe(std::string& text) noexcept;
   std::string value_;
 };
 

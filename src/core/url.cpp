@@ -140,7 +140,8 @@ std::optional<std::string> resolve_location(std::string_view base, std::string_v
   const auto origin = parse_url(base);
   if (!origin || location.empty()) return std::nullopt;
   std::string target;
-  if (location.find("://") != std::string_view::npos) {
+  // Absolute only where the scheme comes first: a query may hold a URL of its own.
+  if (location.find("://") < location.find_first_of("/?#")) {
     target = std::string(location);
   } else if (location.starts_with("//")) {
     target = origin->scheme + ":" + std::string(location);

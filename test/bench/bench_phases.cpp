@@ -1,6 +1,6 @@
 // Phase kinds that only the module of the benchmark knows. The objects of the product stay as they are: the linker
-// hands their calls of default_catalog() to the function at the end of this file (src/extension.mk, OPS_BENCH). What
-// the kinds do is read from the run's metadata; where requests go is the environment's `url`.
+// hands their calls of default_catalog() to the function at the end of this file (src/extension.mk, VARIANT=bench).
+// What the kinds do is read from the run's metadata; where requests go is the environment's `url`.
 #include <string>
 #include <utility>
 #include <vector>

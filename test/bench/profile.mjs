@@ -48,6 +48,9 @@ for (const row of await database.query(`
      WHERE query NOT LIKE '%worker_status%' ORDER BY total_exec_time DESC LIMIT 25`))
   process.stdout.write(`${row.ms.toFixed(0).padStart(11)} ${(row.ms / seconds / 10).toFixed(1).padStart(11)} ${String(row.calls).padStart(9)} ` +
                        `${(row.rows / row.calls).toFixed(1).padStart(11)} ${(1000 * row.ms / units).toFixed(1).padStart(8)}  ${row.toplevel ? '' : '  '}${row.query.slice(0, 130)}\n`);
+await new Promise((resolve) => setTimeout(resolve, 1_000)); // the statistics of the last transactions
+const tables = await database.query(`SELECT relname, n_tup_upd, 100.0 * n_tup_hot_upd / n_tup_upd AS hot FROM pg_stat_user_tables WHERE n_tup_upd > 0 ORDER BY n_tup_upd DESC`);
+process.stdout.write('\nupdates that stayed on their page: ' + tables.map((row) => `${row.relname} ${Number(row.hot).toFixed(0)} % of ${row.n_tup_upd}`).join(', ') + '\n');
 try {
   const report = execFileSync('perf', ['report', '-i', data, '--no-children', '--sort', 'dso,symbol', '-g', 'none', '--percent-limit', '0.6', '--stdio'],
                               { stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 1 << 28 }).toString();

@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 top=$PWD
-[ $# -gt 0 ] || set -- unit layers regress isolation pgtap e2e
+[ $# -gt 0 ] || set -- unit layers regress isolation pgtap e2e t
 logs=$(mktemp -d /tmp/ops_check.XXXXXX)
 chmod 755 "$logs"
 trap 'rm -rf "$logs"' EXIT
@@ -36,7 +36,8 @@ suite_unit() {
   count unit "$(matches '^\[       OK \]' unit)" "$(matches '^\[  FAILED  \] [A-Za-z_0-9]+\.[A-Za-z_0-9]+ \(' unit)" $status
 }
 
-# Core and phases hold no reference to the server or to libcurl, in what they include and in what they link.
+# Core and phases hold no reference to the server or to libcurl, in what they include and in what they link. The product
+# knows nothing of the phase kinds that the benchmark links before its own.
 suite_layers() {
   {
     for object in build/obj/core/*.o build/obj/phases/*.o; do
@@ -46,6 +47,7 @@ suite_layers() {
         echo "ok $object"
       fi
     done
+    if nm ops_runner.so | grep -F __wrap_; then echo "not ok ops_runner.so"; else echo "ok ops_runner.so"; fi
   } > "$logs/layers.log" 2>&1
   count layers "$(matches '^ok' layers)" "$(matches '^not ok' layers)" 0
 }
@@ -88,7 +90,15 @@ suite_e2e() {
   count e2e "$(($(matches '^ok ' e2e) - skipped))" "$(matches '^not ok ' e2e)" 0
 }
 
-case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "*)
+# Each with servers of its own and the build that has stop points.
+suite_t() {
+  make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} VARIANT=faults variant > "$logs/t.log" 2>&1 &&
+    test/run/tap.sh test/t/*.t >> "$logs/t.log" 2>&1
+  local status=$?
+  count t "$(matches '^ok ' t)" "$(matches '^(not ok |Bail out)' t)" $status
+}
+
+case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "* | *" t "*)
   if ! make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} all > "$logs/build.log" 2>&1; then
     tail -n 60 "$logs/build.log"
     echo "0 passed, 1 failed"

@@ -19,6 +19,6 @@ for script in sql/*.sql; do
   [ -f "expected/$(basename "$script" .sql).out" ] || wrong "$script has no expected output"
 done
 git grep -niE 'create or replace|create (table|view|schema|index) if not exists' -- sql/install && wrong "objects are created, never adopted"
-git grep -nE '(^|[^_a-z])(usleep|pg_sleep)[ (]+[0-9]' -- test/e2e test/pgtap sql && wrong "wait for a condition instead of a time"
+git grep -nE '(^|[^_a-z])(usleep|pg_sleep)[ (]+[0-9]' -- test/e2e test/pgtap test/t sql && wrong "wait for a condition instead of a time"
 [ $status -ne 0 ] || echo "lint: ok"
 exit $status

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, then the test programs' npm packages. Starts nothing
 # and leaves no new daemon behind. Argument `lint` adds the formatter, the linter and the compiler of the fuzzers, `coverage` the
-# compiler and the tools that `make coverage` needs.
+# compiler and the tools that `make coverage` needs, `bench` what the product is measured against.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 packages=(g++ cmake pkg-config postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap libcurl4-openssl-dev
-          nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux iproute2)
+          nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux
+          perl libipc-run-perl binutils iproute2)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 [ "${1:-}" != coverage ] || packages+=(clang-19 libclang-rt-19-dev llvm-19)
 [ "${1:-}" != lint ] || packages+=(clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev)
+[ "${1:-}" != bench ] || packages+=(nginx-light libpq-dev)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -49,4 +51,16 @@ if [ ! -e $stamp ] || [ test/package-lock.json -nt $stamp ]; then
   echo "setup: npm packages"
   (cd test && npm ci --no-fund --no-audit --loglevel=error >/dev/null)
   touch $stamp
+fi
+
+if [ "${1:-}" = bench ]; then
+  stamp=test/bench/node_modules/.installed
+  if [ ! -e $stamp ] || [ test/bench/package-lock.json -nt $stamp ]; then
+    echo "setup: npm packages of the peers"
+    if (cd test/bench && npm ci --no-fund --no-audit --loglevel=error >/dev/null); then
+      touch $stamp
+    else
+      echo "setup: the peers could not be installed; the benchmark goes on without them" >&2
+    fi
+  fi
 fi

@@ -1,15 +1,11 @@
 #!/usr/bin/env bash
 # with_server.sh [-c name=value]... [--keep-log FILE] -- command [argument]...
 #
-# Runs a command beside a throw-away PostgreSQL server that has this checkout's ops_runner preloaded. The server's programs
-# are a private copy, the extension is installed into that copy: no system directory and no other server is touched.
-# The environment variable OPS_MODULE names another build of the library (build/faults/ops_runner.so). The command finds
+# Runs a command beside a throw-away PostgreSQL server that has this checkout's ops_runner preloaded (programs.sh). It finds
 # PGHOST, PGPORT, PGUSER, PGDATABASE, OPS_PGBIN, OPS_PGDATA, OPS_SECRETS (directory for secret files), OPS_SERVER_LOG and
 # OPS_AS_SERVER_USER (prefix that runs a program as the server's user).
 set -euo pipefail
 
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-pg_config=${PG_CONFIG:-pg_config}
 settings=()
 keep_log=
 while [ $# -gt 0 ]; do
@@ -22,17 +18,7 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || { echo "with_server.sh: no command" >&2; exit 2; }
 
-# The server refuses to run as root.
-as_server_user=()
-server_user=$(id -un)
-if [ "$(id -u)" = 0 ]; then
-  server_user=postgres
-  id postgres >/dev/null 2>&1 || server_user=nobody
-  as_server_user=(setpriv --reuid="$server_user" --regid="$(id -gn "$server_user")" --init-groups)
-fi
-
-work=$(mktemp -d /tmp/ops_runner.XXXXXX)
-chmod 755 "$work"
+. "$(dirname "${BASH_SOURCE[0]}")/programs.sh"
 started=
 cleanup() {
   status=$?
@@ -50,21 +36,11 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-# A private copy of the server: its programs find their files relative to themselves.
-system_bin=$("$pg_config" --bindir)
-share=$("$pg_config" --sharedir)
-lib=$("$pg_config" --pkglibdir)
-mkdir -p "$work/root$(dirname "$system_bin")" "$work/root$share"
-cp -a "$(dirname "$system_bin")/." "$work/root$(dirname "$system_bin")/"
-cp -a "$share/." "$work/root$share/"
-bin=$work/root$system_bin
-install -m 755 "${OPS_MODULE:-$top/ops_runner.so}" "$work/root$lib/"
-install -m 644 "$top/ops_runner.control" "$top"/sql/ops_runner--*.sql "$work/root$share/extension/"
-
+make_programs
 mkdir -m 700 "$work/data" "$work/secrets"
 mkdir -m 755 "$work/socket"
 : > "$work/server.log"
-[ "$(id -u)" != 0 ] || chown -R "$server_user" "$work/data" "$work/secrets" "$work/socket" "$work/server.log"
+own "$work/data" "$work/secrets" "$work/socket" "$work/server.log"
 (cd "$work" && "${as_server_user[@]}" "$bin/initdb" -D "$work/data" -U postgres -A trust --no-sync -E UTF8 --locale=C.UTF-8 >/dev/null)
 {
   echo "shared_preload_libraries = 'ops_runner'"

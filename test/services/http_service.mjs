@@ -10,6 +10,7 @@ export class HttpService {
     this.respond = respond;
     this.faults = [];
     this.delayMs = 0;
+    this.held = [];
     this.sockets = new Set();
     this.server = http.createServer((request, response) => this.#take(request, response));
     this.server.keepAliveTimeout = 60_000;
@@ -31,12 +32,18 @@ export class HttpService {
   }
 
   /**
-   * Adds a fault: {operation?, path?, times?, delayMs?, status?, headers?, body?, drop?: 'before' | 'after', hang?, raw?,
-   * answer?}. The first matching one is used, at most `times` times (default once). `raw` are the bytes of the whole answer;
-   * `answer(request)` makes one of {status, headers, body}, or nothing when the service shall answer itself.
+   * Adds a fault: {operation?, path?, times?, delayMs?, status?, headers?, body?, drop?: 'before' | 'after', hang?, held?, raw?,
+   * answer?}. The first matching one is used, at most `times` times (default once). `held`: the request waits for release().
+   * `raw` are the bytes of the whole answer; `answer(request)` makes one of {status, headers, body}, or nothing when the
+   * service shall answer itself.
    */
   fault(fault) {
     this.faults.push({ times: 1, ...fault });
+  }
+
+  /** Lets held requests go on, also those whose client has gone. */
+  release() {
+    for (const go of this.held.splice(0)) go();
   }
 
   #matching(request, operation) {
@@ -62,6 +69,7 @@ export class HttpService {
     const delay = fault?.delayMs ?? this.delayMs;
     if (delay) await new Promise((resolve) => setTimeout(resolve, delay));
     if (fault?.hang) return;
+    if (fault?.held) await new Promise((resolve) => this.held.push(resolve));
     if (fault?.drop === 'before') {
       request.socket.destroy();
       return;

@@ -72,6 +72,7 @@ export async function startServices(options = {}) {
     },
 
     async stop() {
+      s3.httpServer.closeAllConnections(); // else close() waits for connections that their clients keep
       await Promise.all([github.stop(), registry.stop(), digitalocean.stop(), odoo.stop(), s3.close()]);
       rmSync(stateDir, { recursive: true, force: true });
     },

@@ -24,6 +24,18 @@ TEST(Url, I20_UnusualSpellingsAreRefusedNotRepaired) {
                            "https://api.github.com@evil.example/",
                            "https://api.github.com%40evil/",
                            "https://127.1/",
+                           "https://127.0.0.1.nip.0/",
+                           "https://0/",
+                           "https://00.0.0.0/",
+                           "https://1.2.3/",
+                           "https://1.2.3.1234/",
+                           "https://1.2.3.",
+                           "https://a.0xff/",
+                           "https://[::1%lo]/",
+                           "https://[]/",
+                           "https://[1.2.3.4]/",
+                           "https://[::g]/",
+                           "https://[::1]:99999/",
                            "https://127.0.1/",
                            "https://2130706433/",
                            "https://0x7f000001/",
@@ -80,6 +92,14 @@ TEST(Url, PartsOfUsualOnes) {
   EXPECT_EQ(url->without_query(), "https://api.github.com/repos/a%2Fb");
   EXPECT_EQ(parse_url("http://[2001:DB8::1]:8080")->origin(), "http://[2001:db8::1]:8080");
   EXPECT_EQ(parse_url("http://a.b?q")->path, "/");
+  EXPECT_EQ(parse_url("http://a.b")->port, 80);
+  EXPECT_EQ(parse_url("https://a.b:65535/")->port, 65535);
+  EXPECT_EQ(parse_url("https://1.2.3.4/")->host, "1.2.3.4");
+  EXPECT_EQ(parse_url("https://a-1.b_c.d9/")->host, "a-1.b_c.d9");
+  EXPECT_EQ(parse_url("https://xn--e1afmkfd.example/")->host, "xn--e1afmkfd.example");
+  EXPECT_EQ(parse_url("http://a.b:8069/x?token=t")->without_query(), "http://a.b:8069/x");
+  EXPECT_EQ(parse_url("https://[2001:db8::1]/x")->without_query(), "https://[2001:db8::1]/x");
+  EXPECT_EQ(percent_encode_path("a b/ü%"), "a%20b/%C3%BC%25");
 }
 
 TEST(Url, LocationsAreResolved) {
@@ -88,6 +108,15 @@ TEST(Url, LocationsAreResolved) {
   EXPECT_EQ(resolve_location(base, "z"), "https://a.b:443/x/z");
   EXPECT_EQ(resolve_location(base, "//c.d/z"), "https://c.d/z");
   EXPECT_EQ(resolve_location(base, "http://c.d/z#f"), "http://c.d/z");
+  EXPECT_EQ(resolve_location(base, "?r=1"), "https://a.b:443/x/y?r=1");
+  EXPECT_EQ(resolve_location("https://a.b", "z"), "https://a.b:443/z");
+  EXPECT_EQ(resolve_location("http://[::1]:81/", "/z"), "http://[::1]:81/z");
+  // A URL inside of the query does not make a relative one absolute.
+  EXPECT_EQ(resolve_location(base, "/login?next=https://a.b/x"), "https://a.b:443/login?next=https://a.b/x");
+  EXPECT_EQ(resolve_location(base, "?next=https://c.d/"), "https://a.b:443/x/y?next=https://c.d/");
+  EXPECT_EQ(resolve_location(base, "login?next=https://c.d/"), "https://a.b:443/x/login?next=https://c.d/");
+  EXPECT_EQ(resolve_location("not a url", "/z"), std::nullopt);
+  EXPECT_EQ(resolve_location(base, "/z y"), std::nullopt);
   EXPECT_EQ(resolve_location(base, ""), std::nullopt);
   EXPECT_EQ(resolve_location(base, "file:///etc/passwd"), std::nullopt);
   EXPECT_EQ(resolve_location(base, "https://user@evil/"), std::nullopt);

@@ -31,6 +31,12 @@ struct StoreDefects {
   bool loses_cancels = false;
 };
 
+/// Codes of all errors that were stored by this program, of whatever store.
+inline std::set<std::string>& stored_error_codes() {
+  static std::set<std::string> codes;
+  return codes;
+}
+
 class MemoryStore final : public Store {
  public:
   struct StoredRun {
@@ -204,7 +210,10 @@ class MemoryStore final : public Store {
 
     void store(StoredRun& stored, const RunWrites& write) const {
       if (write.status) set_status(stored, *write.status);
-      for (const EventRecord& event : write.events) stored.events.push_back(event);
+      for (const EventRecord& event : write.events) {
+        if (event.payload.contains("code")) stored_error_codes().insert(event.payload["code"].get<std::string>());
+        stored.events.push_back(event);
+      }
       for (const ArtifactRecord& artifact : write.artifacts) stored.artifacts.push_back(artifact);
       for (const PhaseWrite& change : write.phases)
         for (PhaseFacts& phase : stored.run.phases) {

@@ -50,7 +50,7 @@ Coroutine<Json> effect(PhaseContext& ctx) {
   spec.interpret = [](const HttpResponse& response) {
     if (response.status == 200) return EffectVerdict::done({{"id", 7}});
     if (response.status == 299) return EffectVerdict::ambiguous();
-    return EffectVerdict::rejected({"smoke_failed", "rejected with hidden words", "hint"});
+    return EffectVerdict::rejected({"it_broke", "rejected with hidden words", "hint"});
   };
   spec.look = [&ctx]() -> Coroutine<std::optional<Json>> {
     HttpRequest request;
@@ -220,7 +220,7 @@ TEST_F(PhaseContextTest, AnEffectIsRecordedWithWhatWasSent) {
 TEST_F(PhaseContextTest, ARejectedEffectIsAbsentAndFails) {
   services.on(Method::post, "/thing", Json::object(), 422);
   run("effect");
-  EXPECT_EQ(code(), "smoke_failed");
+  EXPECT_EQ(code(), "it_broke");
   EXPECT_EQ(recorded().state, EffectState::absent);
 }
 

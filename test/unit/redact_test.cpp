@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-#include "core/log_scrubber.hpp"
 #include "core/redact.hpp"
 
 namespace ops {
@@ -69,47 +68,78 @@ TEST(Redact, ValuesOfSecretKeysGoAtAnyDepth) {
   EXPECT_EQ(text.find("ghp_0123"), std::string::npos);
 }
 
+TEST(Redact, AssignmentsOfPasswordsGo) {
+  for (const char* name : {"password=", "PGPASSWORD=", "DB_PASSWORD=", "db.password=", "&password=", "--password="})
+    for (const char* end : {"", " next", "\n", "&b=1", "\"", ";x"}) {
+      const std::string masked = redact("run " + std::string(name) + "hunter2" + end);
+      EXPECT_EQ(masked, "run " + std::string(name) + "[redacted]" + end);
+    }
+  EXPECT_EQ(redact("password= "), "password= ");
+}
+
+TEST(Redact, EachTokenFormAtItsShortest) {
+  for (const char* prefix : {"github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "dop_v1_", "doo_v1_", "dor_v1_"}) {
+    EXPECT_EQ(redact(prefix + std::string(10, 'x')), "[redacted]") << prefix;
+    EXPECT_EQ(redact(prefix + std::string(9, 'x')), prefix + std::string(9, 'x'));
+    EXPECT_EQ(redact("a" + std::string(prefix) + std::string(30, 'x')),
+              "a" + std::string(prefix) + std::string(30, 'x'));
+  }
+  EXPECT_EQ(redact("ASIA" + std::string(16, 'B')), "[redacted]");
+  EXPECT_EQ(redact("ghs_123_eyJhbGciOi.payload.signature!"), "[redacted]!");  // the stateless form
+  EXPECT_EQ(redact("ghp_0123456789ab.example"), "[redacted].example");
+  EXPECT_EQ(redact("eyJhbGciOiJSUzI1NiJ9.only-two-parts"), "eyJhbGciOiJSUzI1NiJ9.only-two-parts");
+  EXPECT_EQ(redact("Ada eats good gherkins"), "Ada eats good gherkins");
+}
+
+TEST(Redact, KeysInPemForm) {
+  const auto pem = [](const std::string& kind) {
+    return "-----BEGIN " + kind + "-----\nMIIB\n-----END " + kind + "-----";
+  };
+  EXPECT_EQ(redact("a " + pem("EC PRIVATE KEY") + " b " + pem("PRIVATE KEY") + " c"), "a [redacted] b [redacted] c");
+  EXPECT_EQ(redact(pem("CERTIFICATE")), pem("CERTIFICATE"));
+  EXPECT_EQ(redact(pem("CERTIFICATE") + pem("ENCRYPTED PRIVATE KEY")), pem("CERTIFICATE") + "[redacted]");
+  EXPECT_EQ(redact("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIV"), "[redacted]");
+  EXPECT_EQ(redact("-----BEGIN PRIVATE"), "-----BEGIN PRIVATE");
+}
+
+TEST(Redact, UserInfoAndSignedUrls) {
+  EXPECT_EQ(redact("clone https://x:y@github.com/a and http://t@h/p?q=a@b"),
+            "clone https://[redacted]@github.com/a and http://[redacted]@h/p?q=a@b");
+  EXPECT_EQ(redact("see https://a.b/ or mail@a.b, https://"), "see https://a.b/ or mail@a.b, https://");
+  for (const char* name : {"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token", "Signature", "sig", "token",
+                           "access_token", "key", "code", "se", "skoid", "sktid"}) {
+    EXPECT_EQ(redact("https://a.b/c?" + std::string(name) + "=s3cr3t"),
+              "https://a.b/c?" + std::string(name) + "=[redacted]");
+    EXPECT_EQ(redact("https://a.b/c?x=1&" + std::string(name) + "=s3cr3t&y=2"),
+              "https://a.b/c?x=1&" + std::string(name) + "=[redacted]&y=2");
+  }
+  EXPECT_EQ(redact("https://a.b/c?monkey=1&passcode=2"), "https://a.b/c?monkey=1&passcode=2");
+}
+
+TEST(Redact, HeadersInAnyCase) {
+  EXPECT_EQ(redact("AUTHORIZATION: Basic abc\r\nX: y"), "AUTHORIZATION: [redacted]\r\nX: y");
+  EXPECT_EQ(redact("Set-Cookie: session=1"), "Set-Cookie: [redacted]");
+  EXPECT_EQ(redact("with bearer abc, bearer def"), "with bearer [redacted], bearer [redacted]");
+  EXPECT_EQ(redact("forbearer abc"), "forbearer abc");
+}
+
+TEST(Redact, JsonKeepsItsShape) {
+  const Json value = Json::parse(R"({"Private-Key": ["a"], "api key": 17, "token": null, "secret": true, "PAT": "x",
+      "pwd": {"a": 1}, "pattern": "x", "tokens_used": 5, "deep": [[["ghp_0123456789abcdef"]]], "empty": {}})");
+  EXPECT_EQ(redact_json(value), Json::parse(R"({"Private-Key": "[redacted]", "api key": "[redacted]", "token": null,
+      "secret": true, "PAT": "[redacted]", "pwd": "[redacted]", "pattern": "x", "tokens_used": 5,
+      "deep": [[["[redacted]"]]], "empty": {}})"));
+  Json deep = "bottom";
+  for (int i = 0; i < 100; ++i) deep = Json::array({deep});
+  EXPECT_NE(redact_json(deep).dump().find("[too deep]"), std::string::npos);
+  Json edge = 17;
+  for (int i = 0; i < 64; ++i) edge = Json::array({edge});
+  EXPECT_EQ(redact_json(edge), edge);
+}
+
 RC_GTEST_PROP(Redact, ASecretBetweenAnyTextsGoes, (const std::string& before, const std::string& after)) {
   const std::string secret = *rc::gen::elementOf(secrets);
   RC_ASSERT(redact(before + " " + secret + " " + after).find(secret) == std::string::npos);
-}
-
-std::string scrubbed(const std::string& text, const std::vector<std::size_t>& cuts) {
-  LogScrubber scrubber;
-  std::string out;
-  std::string_view rest = text;
-  for (const std::size_t cut : cuts) {
-    const std::size_t length = std::min(cut, rest.size());
-    scrubber.feed(rest.substr(0, length), out);
-    rest.remove_prefix(length);
-  }
-  scrubber.feed(rest, out);
-  scrubber.finish(out);
-  return out;
-}
-
-TEST(LogScrubber, ColoursControlCodesAndSecretsGo) {
-  EXPECT_EQ(scrubbed("\x1b[31mred\x1b[0m\r\nbell\x07 end\n", {}), "red\nbell end\n");
-  EXPECT_EQ(scrubbed("no newline", {}), "no newline\n");
-  EXPECT_EQ(scrubbed("", {}), "");
-  EXPECT_EQ(scrubbed("use " + secrets[0] + "\n", {}), "use [redacted]\n");
-  EXPECT_NE(scrubbed("bad \xff\xfe utf8\n", {}).find("\xef\xbf\xbd"), std::string::npos);
-}
-
-TEST(LogScrubber, MemoryIsBoundedByOneLine) {
-  const std::string out = scrubbed(std::string(1'000'000, 'x') + "\nnext\n", {});
-  EXPECT_LT(out.size(), 70'000U);
-  EXPECT_NE(out.find("[line cut]\nnext\n"), std::string::npos);
-}
-
-RC_GTEST_PROP(LogScrubber, TheChunksMakeNoDifference,
-              (const std::vector<std::string>& lines, const std::vector<std::uint8_t>& cuts)) {
-  std::string text;
-  for (const std::string& line : lines) text += line + " " + *rc::gen::elementOf(secrets) + "\n";
-  const std::vector<std::size_t> sizes(cuts.begin(), cuts.end());
-  const std::string out = scrubbed(text, sizes);
-  RC_ASSERT(out == scrubbed(text, {}));
-  for (const std::string& secret : secrets) RC_ASSERT(out.find(secret) == std::string::npos);
 }
 
 }  // namespace

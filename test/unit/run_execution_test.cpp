@@ -52,7 +52,7 @@ Coroutine<Json> waiting(PhaseContext& ctx) {
 }
 Coroutine<Json> failing(PhaseContext& ctx) {
   co_await ctx.sleep(seconds{2});
-  throw PhaseError("smoke_failed", "it broke", "mend it", Json("no object"));
+  throw PhaseError("it_broke", "it broke", "mend it", Json("no object"));
 }
 Coroutine<std::string> nothing_outside(PhaseContext&) {
   co_return std::string();
