@@ -36,7 +36,7 @@ OPS_PG_CXXFLAGS := -Wno-register -D_GNU_SOURCE -isystem $(shell $(PG_CONFIG) --i
 # The JSON library's header takes most of the time of a small file: compiled once, found before the real one.
 JSON_PCH := $(OBJECT_DIR)/pch/nlohmann/json.hpp.gch
 OPS_CXXFLAGS += -I$(OBJECT_DIR)/pch -include nlohmann/json.hpp
-$(JSON_PCH):
+$(JSON_PCH): src/extension.mk
 	@mkdir -p $(@D)
 	echo '#include_next <nlohmann/json.hpp>' > $(basename $@)
 	$(CXX) $(filter-out -include nlohmann/json.hpp,$(OPS_CXXFLAGS)) -w -x c++-header -o $@ $(basename $@)
