@@ -42,7 +42,7 @@ TEST(HostBudget, F62_TheServiceSaysHowLongToWait) {
   EXPECT_EQ(wait_after(response(429)), 60);
 }
 
-TEST(HostBudget, I38_WaitsAreHeldInBounds) {
+TEST(HostBudget, I43_WaitsAreHeldInBounds) {
   EXPECT_EQ(wait_after(response(429, {{"Retry-After", "0"}})), 1);
   EXPECT_EQ(wait_after(response(429, {{"Retry-After", "-5"}})), 1);
   EXPECT_EQ(wait_after(response(429, {{"Retry-After", "99999999999999999999"}})), 3600);
