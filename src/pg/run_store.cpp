@@ -17,8 +17,19 @@ namespace {
 // Statements ---------------------------------------------------------------------------------------------------------
 // Every operator and function is found in pg_catalog first: the worker pins its search_path.
 
+Statement take_slots_for_claim_statement("SELECT unnest(ops._take_slots($1, $2))");
+
+// The runs are locked. Their rows change once: when this transaction records what they have done
+// (record_runs_statement).
 Statement claim_statement(R"sql(
-  SELECT run_id, claim_token, attempt, status FROM ops._claim_runs($1, $2))sql");
+  SELECT run_id, gen_random_uuid(), attempt + 1, 'claimed' FROM ops.runs WHERE run_id = ANY ($1))sql");
+
+// For claims of a transaction that records nothing of them.
+Statement complete_claims_statement(R"sql(
+  UPDATE ops.runs r
+     SET status = 'claimed', claimed_by = $3, claim_token = u.claim_token::uuid, claimed_at = clock_timestamp(),
+         attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp())
+    FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) WHERE r.run_id = u.run_id)sql");
 
 // A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
 // together with the run.
@@ -63,19 +74,26 @@ Statement effects_statement(R"sql(
 Statement event_keys_statement(R"sql(
   SELECT run_id, phase, event_key FROM ops.run_events WHERE run_id = ANY($1) AND event_key IS NOT NULL)sql");
 
-// Fenced by the claim token: a run that was taken away is not touched and not returned.
+// Fenced by the claim token: a run that was taken away is not touched and not returned. A run that this transaction
+// claims is locked by it, and its claim is recorded here too.
 Statement record_runs_statement(R"sql(
   UPDATE ops.runs r
-     SET status = coalesce(i.status, r.status),
+     SET status = coalesce(i.status, CASE WHEN i.claims THEN 'claimed' ELSE r.status END),
          waiting_for = i.waiting_for,
          finished_at = CASE WHEN i.status IN ('success', 'failed', 'cancelled') THEN clock_timestamp() END,
-         claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claim_token END,
-         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claimed_by END,
+         claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE i.claim_token END,
+         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL WHEN i.claims THEN $8 ELSE r.claimed_by END,
+         claimed_at = CASE WHEN i.claims THEN clock_timestamp() ELSE r.claimed_at END,
+         started_at = CASE WHEN i.claims THEN coalesce(r.started_at, clock_timestamp()) ELSE r.started_at END,
+         attempt = CASE WHEN i.claims THEN r.attempt + 1 ELSE r.attempt END,
          metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END,
          last_seq = r.last_seq + i.events
-    FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
-                     AS u(run_id, claim_token, status, waiting_for, metadata, events)) i
-   WHERE r.run_id = i.run_id AND r.claim_token = i.claim_token::uuid AND r.status IN ('claimed', 'running')
+    FROM (SELECT u.run_id, u.claim_token::uuid AS claim_token, u.status, u.waiting_for, u.metadata, u.events, u.claims = 1 AS claims
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[])
+                   AS u(run_id, claim_token, status, waiting_for, metadata, events, claims)) i
+   WHERE r.run_id = i.run_id
+     AND CASE WHEN i.claims THEN r.status = 'queued'
+              ELSE r.claim_token = i.claim_token AND r.status IN ('claimed', 'running') END
   RETURNING r.run_id, r.last_seq - i.events)sql");
 
 Statement record_events_statement(R"sql(
@@ -251,8 +269,13 @@ class RunTransaction final : public StoreTransaction {
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
+    const Rows taken = take_slots_for_claim_statement.run({worker_id_, limit});
+    if (taken.size() == 0) return {};
+    TextColumn ids;
+    for (std::size_t i = 0; i < taken.size(); ++i) ids.emplace_back(taken.text(i, 0));
+    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({std::move(ids)}));
     read_history(runs);
+    for (const ClaimedRun& run : runs) open_claims_.emplace(run.facts.run_id, run.claim_token);
     return runs;
   }
 
@@ -282,15 +305,29 @@ class RunTransaction final : public StoreTransaction {
     return requests;
   }
 
-  void commit(bool flush) override { transaction_.commit(flush); }
+  void commit(bool flush) override {
+    complete_claims();
+    transaction_.commit(flush);
+  }
 
  private:
   using Base = std::map<std::string, std::int64_t>;
 
+  void complete_claims() {
+    if (open_claims_.empty()) return;
+    TextColumn run_id, claim_token;
+    for (const auto& [id, token] : open_claims_) {
+      run_id.emplace_back(id);
+      claim_token.emplace_back(token);
+    }
+    complete_claims_statement.run({std::move(run_id), std::move(claim_token), worker_id_});
+    open_claims_.clear();
+  }
+
   /// Returns, per run that is still ours, the seq before its first new event.
-  static Base record_runs(const std::vector<RunWrites>& writes) {
+  Base record_runs(const std::vector<RunWrites>& writes) {
     TextColumn run_id, claim_token, status, waiting_for, metadata;
-    IntColumn events;
+    IntColumn events, claims;
     for (const RunWrites& write : writes) {
       run_id.emplace_back(write.run_id);
       claim_token.emplace_back(write.claim_token);
@@ -298,9 +335,11 @@ class RunTransaction final : public StoreTransaction {
       waiting_for.push_back(write.status == RunStatus::waiting ? or_null(write.waiting_for) : std::nullopt);
       metadata.push_back(or_null(write.metadata));
       events.push_back(static_cast<std::int32_t>(write.events.size()));
+      claims.push_back(open_claims_.erase(write.run_id) > 0 ? 1 : 0);
     }
-    const Rows rows = record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status),
-                                                 std::move(waiting_for), std::move(metadata), std::move(events)});
+    const Rows rows =
+        record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for),
+                                   std::move(metadata), std::move(events), std::move(claims), worker_id_});
     Base base;
     for (std::size_t i = 0; i < rows.size(); ++i) base.emplace(rows.text(i, 0), rows.integer(i, 1));
     return base;
@@ -396,6 +435,7 @@ class RunTransaction final : public StoreTransaction {
   }
 
   const std::string& worker_id_;
+  std::map<std::string, std::string> open_claims_;  ///< token by run: claimed here and not yet recorded
   Transaction transaction_;
 };
 
