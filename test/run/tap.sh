@@ -8,17 +8,26 @@ set -euo pipefail
 
 export OPS_MODULE=${OPS_MODULE:-build/faults/ops_runner.so}
 . "$(dirname "${BASH_SOURCE[0]}")/programs.sh"
+# Data directories lie in memory if there are some gigabytes of it.
+data=$work
+if [ "$(df --output=avail -B1 /dev/shm 2>/dev/null | tail -n 1)" -gt 4000000000 ] 2>/dev/null; then
+  data=$(mktemp -d /dev/shm/ops_runner.XXXXXX)
+  chmod 755 "$data"
+fi
 services=
 cleanup() {
   status=$?
   trap - EXIT INT TERM
   stop_services
-  # Servers of a file that was ended from outside.
-  for pid_file in "$work"/*/tmp_check/*/pgdata/postmaster.pid; do
+  end_servers
+  rm -rf "$work" "$data"
+  exit $status
+}
+# Those of a file that was ended from outside.
+end_servers() {
+  for pid_file in "$data"/*/tmp_check/*/pgdata/postmaster.pid; do
     [ ! -f "$pid_file" ] || kill -QUIT "$(head -n 1 "$pid_file")" 2>/dev/null || true
   done
-  rm -rf "$work"
-  exit $status
 }
 stop_services() {
   [ -n "$services" ] || return 0
@@ -39,8 +48,8 @@ status=0
 for file in "$@"; do
   name=$(basename "$file" .t)
   rm -rf "$work/secrets"
-  mkdir -m 700 "$work/secrets" "$work/$name"
-  own "$work/secrets" "$work/$name"
+  mkdir -m 700 "$work/secrets" "$data/$name"
+  own "$work/secrets" "$data/$name"
 
   mkfifo "$work/to_services" "$work/from_services"
   node "$top/test/services/main.mjs" "$work/secrets" "$server_user" < "$work/to_services" > "$work/from_services" &
@@ -49,17 +58,19 @@ for file in "$@"; do
   rm "$work/to_services" "$work/from_services"
   read -r OPS_SERVICES <&"$from_services"
   exec {from_services}<&-
-  export OPS_SERVICES TESTDIR=$work/$name
+  export OPS_SERVICES TESTDIR=$data/$name
 
   ended=0
-  (cd "$work/$name" && timeout -k 20 "${OPS_FILE_SECONDS:-600}" "${as_server_user[@]}" \
+  (cd "$data/$name" && timeout -k 20 "${OPS_FILE_SECONDS:-600}" "${as_server_user[@]}" \
     perl -I "$pgxs/test/perl" -I "$work/t" "$work/t/$name.t" {to_services}>&-) > "$work/output" 2>&1 || ended=$?
   cat "$work/output"
   if [ $ended -ne 0 ]; then
     status=1
     grep -q '^not ok' "$work/output" || echo "not ok $name ended with status $ended"
-    tail -n 60 "$work/$name/tmp_check/log"/* 2>/dev/null | sed 's/^/# /' || true
+    tail -n 60 "$data/$name/tmp_check/log"/* 2>/dev/null | sed 's/^/# /' || true
   fi
+  end_servers
+  rm -rf "${data:?}/$name"
   stop_services
 done
 exit $status

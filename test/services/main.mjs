@@ -4,10 +4,10 @@
 // POST /NAME with a JSON object, answered with JSON. Ends when its standard input does.
 import { execFileSync } from 'node:child_process';
 import http from 'node:http';
-import { startServices } from './index.mjs';
+import { quickDirectory, startServices } from './index.mjs';
 
 const [secretsDirectory, user] = process.argv.slice(2);
-const services = await startServices();
+const services = await startServices({ stateDir: quickDirectory() });
 const id = (flag) => Number(execFileSync('id', [flag, user]).toString());
 services.writeSecrets(secretsDirectory, ...(user ? [id('-u'), id('-g')] : []));
 

@@ -24,11 +24,12 @@ async function crash(server, worker, kill) {
   await recovered(server, worker, before);
 }
 
-async function atStopPoint(server, worker, line) {
+async function atStopPoint(server, worker, feed, line) {
   const before = server.crashes;
   server.arm(line);
+  await feed();
   try {
-    await eventually(line, () => !server.armed, 15_000);
+    await eventually(line, () => !server.armed, 5_000);
   } catch {
     server.arm(null);
     if (server.crashes === before) return false; // no run came by
@@ -55,7 +56,10 @@ async function hang(server, worker, leaseMs) {
   return { taken };
 }
 
-/** name → {crashes: re-initialisations of the server, kill(server, worker)}. False when there was nothing to kill. */
+/**
+ * name → {crashes: re-initialisations of the server, kill(server, worker, feed)}. `feeds`: it calls `feed`, which queues runs, by
+ * itself. False when there was nothing to kill.
+ */
 export function ways({ leaseMs }) {
   const all = {
     'kill -9 of the worker': { crashes: 1, kill: (server, worker) => crash(server, worker, () => process.kill(worker, 'SIGKILL')) },
@@ -97,6 +101,6 @@ export function ways({ leaseMs }) {
   };
   for (const point of points)
     for (const action of ['kill', 'segv'])
-      all[`${action} at ${point}`] = { crashes: 1, kill: (server, worker) => atStopPoint(server, worker, `${point} ${action}`) };
+      all[`${action} at ${point}`] = { crashes: 1, feeds: true, kill: (server, worker, feed) => atStopPoint(server, worker, feed, `${point} ${action}`) };
   return all;
 }

@@ -1,6 +1,6 @@
 // The server of with_server.sh, seen by somebody who kills it: questions survive lost connections, its log is counted.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { client, eventually } from '../e2e/world.mjs';
 
@@ -41,12 +41,25 @@ export class Server {
     }, 60_000);
   }
 
-  get log() { return readFileSync(log, 'utf8'); }
-  get crashes() { return this.log.split('terminating any other active server processes').length - 1; }
-
+  #read = 0;
+  #crashes = 0;
   /** Moments at which the server began to accept connections. */
-  get starts() {
-    return [...this.log.matchAll(/^(\S+ \S+) UTC \[.*database system is ready to accept connections/gm)].map((m) => Date.parse(`${m[1].replace(' ', 'T')}Z`));
+  starts = [];
+
+  /** How often the server was re-initialised. */
+  get crashes() {
+    const file = openSync(log, 'r');
+    const bytes = Buffer.alloc(fstatSync(file).size - this.#read);
+    readSync(file, bytes, 0, bytes.length, this.#read);
+    closeSync(file);
+    const whole = bytes.subarray(0, bytes.lastIndexOf('\n') + 1);
+    this.#read += whole.length;
+    for (const line of whole.toString().split('\n')) {
+      if (line.includes('terminating any other active server processes')) ++this.#crashes;
+      const start = line.match(/^(\S+) (\S+) UTC .*database system is ready to accept connections/);
+      if (start) this.starts.push(Date.parse(`${start[1]}T${start[2]}Z`));
+    }
+    return this.#crashes;
   }
 
   get postmaster() { return Number(readFileSync(path.join(data, 'postmaster.pid'), 'utf8').split('\n')[0]); }

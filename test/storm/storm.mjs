@@ -3,6 +3,7 @@
 // Runs are queued while worker and server are killed in every way of kills.mjs, then the database is compared with the journals
 // of the stand-ins. The last line is `storm: N kills, N runs, N lost, N doubled, N stuck`; OPS_SEED repeats a storm's choices.
 import { World } from '../e2e/world.mjs';
+import { quickDirectory } from '../services/index.mjs';
 import { Server } from './server.mjs';
 import { ways } from './kills.mjs';
 
@@ -20,7 +21,7 @@ const random = () => { // mulberry32
 const chance = (probability) => random() < probability;
 const pick = (list) => list[Math.floor(random() * list.length)];
 
-const world = await World.start();
+const world = await World.start({ stateDir: quickDirectory() });
 const server = new Server();
 const { services } = world;
 await world.configure({ 'ops_runner.lease': `${leaseMs} ms`, 'ops_runner.max_concurrent_runs': 16 });
@@ -57,6 +58,7 @@ async function queueAndRollBack() {
 }
 
 async function cancelOne() {
+  if (queued.length === 0) return;
   await server.ask('SELECT ops.cancel_run($1)', [pick(queued.slice(-environments))]).then(() => ++cancels, (error) => {
     if (error.code !== '55000') throw error; // it is over already
   });
@@ -67,19 +69,25 @@ async function cancelOne() {
 const all = ways({ leaseMs });
 const tally = {}; // how often each way was used
 let crashes = 0;
+let taken = 0; // claims of a worker outside while ours hung
 let done = 0;
 let pool = [];
 const begin = Date.now();
 while (done < kills) {
-  while (queued.length < Math.ceil(((done + 1) / kills) * wantedRuns)) await queue();
+  if (pool.length === 0) pool = Object.keys(all).map((name) => [random(), name]).sort().map(([, name]) => name); // each way once
+  const name = pool.pop();
+  const feed = async () => {
+    while (queued.length < Math.ceil(((done + 1) / kills) * wantedRuns)) await queue();
+  };
+  if (!all[name].feeds) await feed();
   if (chance(0.3)) await queueAndRollBack();
   if (chance(0.3)) await cancelOne();
   // A kill comes at any moment: after up to half a second of work.
   await new Promise((resolve) => setTimeout(resolve, random() * 500));
-  if (pool.length === 0) pool = Object.keys(all).map((name) => [random(), name]).sort().map(([, name]) => name); // each way once
-  const name = pool.pop();
   const worker = await server.worker();
-  if ((await all[name].kill(server, worker)) === false) continue;
+  const outcome = await all[name].kill(server, worker, feed);
+  if (outcome === false) continue;
+  taken += outcome?.taken ?? 0;
   crashes += all[name].crashes;
   tally[name] = (tally[name] ?? 0) + 1;
   ++done;
@@ -118,6 +126,7 @@ const failed = await server.ask(`SELECT e.run_id, e.message FROM ops.run_events 
 const [{ gaps }] = await server.ask(`SELECT count(*)::int AS gaps FROM ops.runs r LEFT JOIN (SELECT run_id, count(*) AS events, max(seq) AS last FROM ops.run_events GROUP BY run_id) e USING (run_id)
   WHERE (r.last_seq, r.last_seq) IS DISTINCT FROM (e.events::int, e.last)`);
 
+const reinitialised = server.crashes;
 // From the moment the server accepts connections to the first run that is taken over.
 const takeovers = (await server.ask(`SELECT extract(epoch FROM created_at)::float8 * 1000 AS at FROM ops.run_events WHERE message LIKE 'taken over by worker%' ORDER BY created_at`)).map((row) => row.at);
 const starts = server.starts.concat(Infinity);
@@ -131,7 +140,7 @@ const share = (part) => (resumes[Math.min(resumes.length - 1, Math.floor(resumes
 
 for (const [name, times] of Object.entries(tally)) console.log(`#   ${String(times).padStart(4)} ${name}`);
 console.log(`# seed ${seed}; ${stormSeconds.toFixed(0)} s of storm, ${((Date.now() - begin) / 1000).toFixed(0)} s in all; ${services.journal.entries.length} requests, ${effects.size} effects; ` +
-  `${statuses.map((row) => `${row.count} ${row.status}`).join(', ')}; ${cancels} cancels, ${rolledBack} requests rolled back, ${parked} parked`);
+  `${statuses.map((row) => `${row.count} ${row.status}`).join(', ')}; ${cancels} cancels, ${rolledBack} requests rolled back, ${parked} parked, ${taken} claims while the worker hung`);
 console.log(`# resume after ${resumes.length} restarts with runs in progress: median ${share(0.5)} s, 95 % ${share(0.95)} s, longest ${share(1)} s`);
 for (const row of failed) console.log(`# failed ${row.run_id}: ${row.message}`);
 let wrong = 0;
@@ -146,7 +155,7 @@ check(ownerless === 0, `${ownerless} effects of no run`);
 check(stuck === 0, `${stuck} runs stuck`);
 check(failed.length === 0, 'no run failed');
 check(gaps === 0, `${gaps} runs with gaps in their events`);
-check(server.crashes === crashes, `${server.crashes} re-initialisations of the server, ${crashes} of them ours`);
+check(reinitialised === crashes, `${reinitialised} re-initialisations of the server, ${crashes} of them ours`);
 check(services.journal.invalid().length === 0, 'every request was valid');
 check(resumes.length > 0 && resumes.at(-1) < 10_000, 'runs go on soon after a restart');
 console.log(`storm: ${done} kills, ${queued.length} runs, ${lost} lost, ${doubled} doubled, ${stuck} stuck`);
