@@ -46,10 +46,18 @@ Statement bury_statement(R"sql(
   UPDATE ops.workers w SET stopped_at = clock_timestamp()
    WHERE w.kind = 'server' AND w.stopped_at IS NULL AND w.worker_id <> $1 AND pg_try_advisory_xact_lock(w.lock_key))sql");
 
-// After bury_statement: a dead worker's last commit may be newer than the snapshot that found its lock free.
+// Runs before their slots, as operators lock them. After bury_statement: a dead worker's last commit may be newer than
+// the snapshot that found its lock free.
+Statement lock_orphans_statement(R"sql(
+  SELECT r.run_id FROM ops.runs r
+   WHERE r.run_id <> ALL ($2)
+     AND r.run_id IN (SELECT s.run_id FROM ops.run_slots s JOIN ops.workers w ON w.worker_id = s.worker_id
+                       WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
+   ORDER BY r.run_id FOR UPDATE OF r)sql");
+
 Statement take_slots_statement(R"sql(
   UPDATE ops.run_slots s SET worker_id = $1, cancel_requested = false
-   WHERE s.run_id <> ALL ($2)
+   WHERE s.run_id = ANY ($2)
      AND s.worker_id IN (SELECT w.worker_id FROM ops.workers w
                           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
   RETURNING s.run_id)sql");
@@ -135,10 +143,14 @@ Statement renew_statement(R"sql(
     UPDATE ops.workers SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' WHERE worker_id = $1)
   SELECT run_id FROM ops.run_slots WHERE worker_id = $1)sql");
 
+// Runs before their slots, as operators lock them.
 Statement cancel_statement(R"sql(
-  WITH told AS (
-    UPDATE ops.run_slots SET cancel_requested = false WHERE worker_id = $1 AND cancel_requested RETURNING run_id)
-  SELECT r.run_id, r.cancel_reason FROM ops.runs r JOIN told USING (run_id))sql");
+  WITH asked AS MATERIALIZED (
+    SELECT r.run_id, r.cancel_reason FROM ops.runs r
+     WHERE r.run_id IN (SELECT s.run_id FROM ops.run_slots s WHERE s.worker_id = $1 AND s.cancel_requested)
+     ORDER BY r.run_id FOR UPDATE OF r)
+  UPDATE ops.run_slots s SET cancel_requested = false FROM asked a WHERE s.run_id = a.run_id AND s.worker_id = $1
+  RETURNING s.run_id, a.cancel_reason)sql");
 
 Statement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
@@ -450,7 +462,10 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   for (const std::string& run_id : held) known.emplace_back(run_id);
   Transaction transaction("taking over runs");
   bury_statement.run({worker_id_});
-  const Rows slots = take_slots_statement.run({worker_id_, std::move(known)});
+  const Rows orphans = lock_orphans_statement.run({worker_id_, std::move(known)});
+  TextColumn locked;
+  for (std::size_t i = 0; i < orphans.size(); ++i) locked.emplace_back(orphans.text(i, 0));
+  const Rows slots = take_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
   std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));
