@@ -217,11 +217,14 @@ std::vector<PhaseExecution*> RunExecution::advance() {
   std::vector<PhaseExecution*> started;
   if (over()) return started;
   std::erase_if(executions_, [](const auto& execution) { return execution->settled(); });
-  const bool may_start = failed_phase_.empty() && !parked_ && !cancelling_;
+  const bool undisturbed = failed_phase_.empty() && !parked_;
+  const bool may_start = undisturbed && !cancelling_;
+  // Where the newest commits may be lost, a phase that looks pending may have begun: it is begun to be stopped.
+  const bool must_stop_all = undisturbed && cancelling_ && claimed_.facts.look_first;
   for (PhaseFacts& phase : claimed_.phases) {
     // A phase that an earlier life began runs again from the top; when the run is being cancelled, only to be stopped.
     const bool resumes = phase.state == PhaseState::running && !parked_;
-    const bool begins = phase.state == PhaseState::pending && may_start && needs_met(phase);
+    const bool begins = phase.state == PhaseState::pending && ((may_start && needs_met(phase)) || must_stop_all);
     const bool in_progress = std::ranges::any_of(
         executions_, [&](const auto& execution) { return &execution->context().phase() == &phase; });
     if (in_progress || (!resumes && !begins)) continue;
