@@ -6,7 +6,7 @@ export PG_CONFIG
 EXTENSION_MAKE = $(MAKE) --no-print-directory -f src/extension.mk
 
 .DEFAULT_GOAL := all
-.PHONY: all install uninstall demo check check-unit coverage bench storm soak-memory setup format lint tidy fuzz clean
+.PHONY: all install uninstall demo check check-unit soak coverage bench storm soak-memory setup format lint tidy fuzz clean
 
 ## Builds the module and the install script.
 all:
@@ -30,6 +30,13 @@ check: setup
 
 check-unit: setup
 	test/run/check.sh unit layers
+
+## Many simulated worlds; the last line is `sim: N seeds, N broken`. See docs/reliability.md.
+SOAK_SEEDS ?= 100000
+soak:
+	cmake -S . -B build/sim -DCMAKE_BUILD_TYPE=Release >/dev/null
+	cmake --build build/sim -j2 --target sim
+	build/sim/sim --seeds 1..$(SOAK_SEEDS)
 
 ## Measures speed against its targets and peers (docs/performance.md): all, or BENCH="pickup runs"; BENCH_SCALE=0.1 is quick.
 bench:

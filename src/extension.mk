@@ -4,8 +4,8 @@
 # module of the benchmark: the product's own objects and the phase kinds of test/bench, which the linker puts before them.
 
 PG_CONFIG ?= pg_config
-VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" ops_runner.control)
-SCRIPT := sql/ops_runner--$(VERSION).sql
+EXTENSION_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" ops_runner.control)
+SCRIPT := sql/ops_runner--$(EXTENSION_VERSION).sql
 SOURCES := $(wildcard src/core/*.cpp src/phases/*.cpp src/http/*.cpp src/pg/*.cpp)
 
 VARIANT ?=
@@ -31,7 +31,7 @@ OPS_CXXFLAGS := -std=c++20 $(if $(filter-out bench,$(VARIANT)),-O1,-O2) -g1 -fPI
   -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wall -Wextra -Wshadow -Wno-missing-field-initializers $(if $(OPS_WERROR),-Werror) -Isrc \
   $(if $(filter faults,$(VARIANT)),-DOPS_FAULTS)
 # Only src/pg sees the server's headers, and only src/http may see curl's: the layers hold by construction.
-OPS_PG_CXXFLAGS := -Wno-register -D_GNU_SOURCE -isystem $(shell $(PG_CONFIG) --includedir-server)
+OPS_PG_CXXFLAGS := -Wno-register -D_GNU_SOURCE -DOPS_VERSION='"$(EXTENSION_VERSION)"' -isystem $(shell $(PG_CONFIG) --includedir-server)
 
 # The JSON library's header takes most of the time of a small file: compiled once, found before the real one.
 JSON_PCH := $(OBJECT_DIR)/pch/nlohmann/json.hpp.gch

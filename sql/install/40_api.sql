@@ -391,9 +391,11 @@ BEGIN
     RAISE EXCEPTION 'run "%" is already being cancelled, asked for by %', p_run_id, v_run.cancel_requested_by
       USING ERRCODE = '55000', HINT = 'Follow it with CALL ops.tail(run).';
   END IF;
-  -- A run that was given back in the middle of a phase has begun something outside: the worker claims it once more to stop that.
-  v_at_once := v_run.status = 'waiting'
-            OR v_run.status = 'queued' AND NOT EXISTS (SELECT FROM ops.run_phases WHERE run_id = p_run_id AND state = 'running');
+  -- A run that was given back or parked in the middle of a phase has begun something outside: the worker claims it once more
+  -- to stop that. Where it cannot, the run waits again, and whoever cancels it a second time ends it as it is.
+  v_at_once := v_run.status = 'waiting' AND v_run.cancel_requested_at IS NOT NULL
+            OR v_run.status IN ('waiting', 'queued')
+               AND NOT EXISTS (SELECT FROM ops.run_phases WHERE run_id = p_run_id AND state = 'running');
   SELECT jsonb_agg(e.phase || ': ' || e.target ORDER BY e.intended_at) INTO v_unsettled
     FROM ops.effects e WHERE e.run_id = p_run_id AND e.state IN ('uncertain', 'needs_decision');
   PERFORM ops._write_event(p_run_id, 'warn',
@@ -408,6 +410,7 @@ BEGIN
      WHERE run_id = p_run_id AND state IN ('pending', 'running');
     UPDATE ops.runs SET status = 'cancelled', waiting_for = NULL, finished_at = clock_timestamp() WHERE run_id = p_run_id;
   ELSE
+    UPDATE ops.runs SET status = 'queued', waiting_for = NULL WHERE run_id = p_run_id AND status = 'waiting';
     UPDATE ops.run_slots SET cancel_requested = true WHERE run_id = p_run_id;
     PERFORM ops._ring(true, true, false);
   END IF;
@@ -416,7 +419,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.cancel_run(text, text) IS
-  'Cancels a queued or waiting run at once; a running one when everything it began outside has been stopped. A worker outside the server sees runs.cancel_requested_at and answers with finish_run(run, ''cancelled'')';
+  'Cancels a run at once that has begun nothing outside; another one when everything it began has been stopped. A worker outside the server sees runs.cancel_requested_at and answers with finish_run(run, ''cancelled'')';
 
 CREATE FUNCTION ops.retry_run(p_run_id text) RETURNS ops.runs
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

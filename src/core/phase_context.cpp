@@ -234,6 +234,10 @@ const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
   return found == journal_.end() ? nullptr : &found->second;
 }
 
+bool PhaseContext::has_begun_outside() const {
+  return std::ranges::any_of(journal_, [](const auto& entry) { return entry.second.state != EffectState::absent; });
+}
+
 void PhaseContext::settle(EffectRecord& entry, EffectState state, Json outcome) {
   entry.state = state;
   entry.outcome = std::move(outcome);
@@ -275,11 +279,11 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
   if (entry.state == EffectState::needs_decision)
     throw MustWait("decision", "it is unknown whether " + entry.target + " (" + spec.key + ") took effect",
                    "Look at the service and decide with ops.resolve_effect(run, key, 'done' | 'absent', reason).");
-  const std::string unknown = entry.attempt > 0
-                                  ? "the answer to " + entry.target + " is unknown"
-                                  : "the newest commits may be lost, and with them a record of " + entry.target;
+  const std::string unknown = "the answer to " + entry.target + " is unknown";
   if (entry.state == EffectState::intended || entry.state == EffectState::uncertain || (is_new && run_.look_first)) {
-    std::optional<Json> found = co_await recover(entry, spec, unknown);
+    std::string why =
+        entry.attempt > 0 ? unknown : "the newest commits may be lost, and with them a record of " + entry.target;
+    std::optional<Json> found = co_await recover(entry, spec, std::move(why));
     if (found) co_return *found;
   }
 

@@ -172,6 +172,8 @@ class PhaseContext {
   std::coroutine_handle<> take_waiting() { return std::exchange(waiting_, {}); }
   PhaseWrites take_writes() { return std::exchange(writes_, PhaseWrites{}); }
   bool has_writes() const;
+  /// Something of this phase is, or may be, outside: it must be stopped when the run is cancelled.
+  bool has_begun_outside() const;
   /// A request that changes something is on the wire: its answer must be heard before the phase is dropped.
   bool effect_in_flight() const noexcept { return effect_in_flight_; }
   /// While set, effect() sends nothing new and waits to be dropped: the phase is about to be stopped.

@@ -93,14 +93,19 @@ void PhaseExecution::finish_performing() {
   } catch (const PhaseError& error) {
     fail(error.code(), error.what(), error.hint(), error.payload());
   } catch (const MustWait& wait) {
-    context_.event(Level::warn, std::string("waiting: ") + wait.what(),
-                   {{"waiting_for", wait.waiting_for()}, {"hint", wait.hint()}});
-    run_.parked_ = wait;
-    settle(PhaseState::pending);
+    park(wait, context_.has_begun_outside());
   } catch (const std::exception& error) {
     abandon(error.what());
   }
   performing_.reset();
+}
+
+/// @param begun  what it left outside must be stopped if the run is cancelled: it stays running
+void PhaseExecution::park(const MustWait& wait, bool begun) {
+  context_.event(Level::warn, std::string("waiting: ") + wait.what(),
+                 {{"waiting_for", wait.waiting_for()}, {"hint", wait.hint()}});
+  run_.parked_ = wait;
+  settle(begun ? PhaseState::running : PhaseState::pending);
 }
 
 void PhaseExecution::abandon(const std::string& why) {
@@ -125,10 +130,7 @@ void PhaseExecution::finish_stopping() {
                      Json::object(), "phase:cancelled");
     }
   } catch (const MustWait& wait) {
-    context_.event(Level::warn, std::string("waiting: ") + wait.what(),
-                   {{"waiting_for", wait.waiting_for()}, {"hint", wait.hint()}});
-    run_.parked_ = wait;
-    settle(PhaseState::pending);
+    park(wait, true);
   } catch (const std::exception& error) {
     fail("stop_unconfirmed",
          std::string("it could not be confirmed that everything outside has stopped: ") + error.what(),
@@ -154,8 +156,8 @@ void PhaseExecution::settle(PhaseState state) {
   facts_.state = state;
   PhaseWrite& write = run_.phase_write(facts_);
   write.state = state;
-  if (state == PhaseState::pending) {
-    facts_.started_at.reset();
+  if (!is_final(state)) {
+    facts_.started_at.reset();  // the time for which it waits does not count
   } else {
     facts_.finished_at = context_.now();
   }
@@ -174,6 +176,8 @@ RunExecution::RunExecution(ClaimedRun claimed, const PhaseCatalog& catalog, Phas
       stored_status_(claimed_.status) {
   std::ranges::sort(claimed_.phases, {}, &PhaseFacts::phase_no);
   cancelling_ = claimed_.cancel_requested;
+  const auto failed = std::ranges::find(claimed_.phases, PhaseState::failed, &PhaseFacts::state);
+  if (failed != claimed_.phases.end()) failed_phase_ = failed->name;  // in an earlier life, beside one that went on
   event(Level::info,
         claimed_.facts.attempt <= 1 ? "claimed by worker " + worker_id : "taken over by worker " + worker_id,
         {{"worker", worker_id}, {"attempt", claimed_.facts.attempt}});
@@ -219,7 +223,7 @@ std::vector<PhaseExecution*> RunExecution::advance() {
   const bool may_start = failed_phase_.empty() && !parked_ && !cancelling_;
   for (PhaseFacts& phase : claimed_.phases) {
     // A phase that an earlier life began runs again from the top; when the run is being cancelled, only to be stopped.
-    const bool resumes = phase.state == PhaseState::running;
+    const bool resumes = phase.state == PhaseState::running && !parked_;
     const bool begins = phase.state == PhaseState::pending && may_start && needs_met(phase);
     const bool in_progress = std::ranges::any_of(
         executions_, [&](const auto& execution) { return &execution->context().phase() == &phase; });
@@ -227,10 +231,8 @@ std::vector<PhaseExecution*> RunExecution::advance() {
 
     const WallTime now = environment_.clock.now();
     const SteadyTime steady_now = environment_.clock.steady_now();
-    if (begins) {
-      phase.started_at = now;
-      phase.finished_at.reset();
-    }
+    if (!phase.started_at) phase.started_at = now;
+    phase.finished_at.reset();
     phase.state = PhaseState::running;
     phase.attempt = claimed_.facts.attempt;
     phase_write(phase);
@@ -275,15 +277,17 @@ void RunExecution::end_when_nothing_is_left() {
   const bool busy = std::ranges::any_of(executions_, [](const auto& execution) { return !execution->settled(); });
   if (busy || over()) return;
 
-  if (parked_ && failed_phase_.empty()) {
+  const bool begun =
+      std::ranges::find(claimed_.phases, PhaseState::running, &PhaseFacts::state) != claimed_.phases.end();
+  if (parked_ && failed_phase_.empty() && (begun || !cancelling_)) {
     writes_.waiting_for = parked_->waiting_for();
     set_status(RunStatus::waiting);
     return;
   }
   for (PhaseFacts& phase : claimed_.phases) {
-    if (phase.state != PhaseState::pending) continue;
-    phase.state = PhaseState::skipped;
-    phase_write(phase).state = PhaseState::skipped;
+    if (is_final(phase.state)) continue;
+    phase.state = phase.state == PhaseState::running ? PhaseState::failed : PhaseState::skipped;
+    phase_write(phase).state = phase.state;
   }
   if (!failed_phase_.empty()) {
     event(Level::error, "run failed in phase " + failed_phase_,
@@ -324,6 +328,22 @@ std::optional<RunWrites> RunExecution::take_writes() {
   writes_.run_id = claimed_.facts.run_id;
   writes_.claim_token = claimed_.claim_token;
   return std::exchange(writes_, RunWrites{});
+}
+
+std::vector<PhaseWrite> RunExecution::phases_given_up(const RunWrites& unstored) const {
+  std::vector<PhaseWrite> ended;
+  for (const PhaseFacts& phase : claimed_.phases) {
+    const bool is_unstored = std::ranges::find(unstored.phases, phase.name, &PhaseWrite::name) != unstored.phases.end();
+    if (is_final(phase.state) && !is_unstored) continue;
+    PhaseWrite write;
+    write.name = phase.name;
+    write.attempt = phase.attempt;
+    write.started_at = phase.started_at;
+    write.finished_at = environment_.clock.now();
+    write.state = phase.started_at ? PhaseState::failed : PhaseState::skipped;
+    ended.push_back(std::move(write));
+  }
+  return ended;
 }
 
 }  // namespace ops

@@ -3,7 +3,8 @@
 // Life of a phase here:
 //   pending --needs met--> performing --returns--> succeeded
 //                              | throws PhaseError ------------> failed
-//                              | throws MustWait --------------> parked (the run goes to waiting)
+//                              | throws MustWait --------------> parked (the run goes to waiting): pending, or running
+//                              |                                 when something of it is outside
 //                              | cancel or deadline: perform() is dropped at a point where no effect is on the wire
 //                              v
 //                          stopping  (the kind's cancel coroutine follows what is outside to its end) -> cancelled |
@@ -54,6 +55,7 @@ class PhaseExecution {
   void finish_stopping();
   void begin_stopping();
   void fail(const std::string& code, const std::string& message, const std::string& hint, const Json& payload);
+  void park(const MustWait& wait, bool begun);
   void settle(PhaseState state);
 
   RunExecution& run_;
@@ -90,6 +92,10 @@ class RunExecution {
 
   /// What has been produced since the last call; nothing when there is nothing to store.
   std::optional<RunWrites> take_writes();
+
+  /// How the phases end when these writes, and with them the run's progress, cannot be stored: what is stored as final
+  /// stays, what was under way has failed, what had not begun is skipped.
+  std::vector<PhaseWrite> phases_given_up(const RunWrites& unstored) const;
 
   /// The run has ended or waits for somebody; it leaves memory when its writes are stored.
   bool over() const noexcept { return status_ != RunStatus::claimed && status_ != RunStatus::running; }

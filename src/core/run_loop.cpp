@@ -56,6 +56,14 @@ RunLoop::RunLoop(Ports ports, const PhaseCatalog& catalog, std::string worker_id
 
 RunLoop::~RunLoop() = default;
 
+bool RunLoop::Sooner::operator()(const Timer& one, const Timer& other) const {
+  if (one.first != other.first) return one.first < other.first;
+  if (one.second == other.second) return false;
+  const int by_run = one.second->run().run_id().compare(other.second->run().run_id());
+  if (by_run != 0) return by_run < 0;
+  return one.second->context().phase().phase_no < other.second->context().phase().phase_no;
+}
+
 void RunLoop::configure(LoopSettings settings) {
   if (settings.max_concurrent_runs > settings_.max_concurrent_runs) queue_rung_ = true;
   if (settings.lease < settings_.lease) renew_at_ = SteadyTime{};  // the longer one must not hold runs any more
@@ -82,8 +90,8 @@ int RunLoop::capacity() const {
 
 std::optional<SteadyTime> RunLoop::next_deadline() const {
   std::optional<SteadyTime> next = store_again_;
+  if (!next && !runs_.empty()) next = renew_at_;  // the store that cannot be asked yet renews no lease either
   if (!timers_.empty()) next = next ? std::min(*next, timers_.begin()->first) : timers_.begin()->first;
-  if (!runs_.empty()) next = next ? std::min(*next, renew_at_) : renew_at_;
   return next;
 }
 
@@ -359,10 +367,12 @@ void RunLoop::store_one_by_one(const std::vector<RunWrites>& writes) {
 /// sent again.
 void RunLoop::give_up(const RunWrites& write, const std::string& why) {
   report_("run " + write.run_id + " could not be recorded: " + redact(why));
-  drop(write.run_id);
   RunWrites ending;
   ending.run_id = write.run_id;
   ending.claim_token = write.claim_token;
+  if (const auto found = runs_.find(write.run_id); found != runs_.end())
+    ending.phases = found->second->phases_given_up(write);
+  drop(write.run_id);
   ending.status = RunStatus::failed;
   ending.needs_flush = true;
   ending.events.push_back(
@@ -422,6 +432,7 @@ void RunLoop::schedule(PhaseExecution& phase) {
 }
 
 void RunLoop::drop(const std::string& run_id) {
+  touched_.erase(run_id);
   const auto found = runs_.find(run_id);
   if (found == runs_.end()) return;
   std::erase_if(unrecorded_, [&](const RunWrites& write) { return write.run_id == run_id; });

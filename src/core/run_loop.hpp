@@ -18,6 +18,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/host_budget.hpp"
@@ -71,6 +72,11 @@ class RunLoop {
 
  private:
   using Runs = std::map<std::string, std::unique_ptr<RunExecution>, std::less<>>;
+  using Timer = std::pair<SteadyTime, PhaseExecution*>;
+  /// By time; at the same moment by run and phase, so that the order never depends on addresses.
+  struct Sooner {
+    bool operator()(const Timer& one, const Timer& other) const;
+  };
 
   void resume_ready();
   void take_claims(StoreTransaction& transaction);
@@ -109,7 +115,7 @@ class RunLoop {
 
   Runs runs_;
   std::unordered_map<TransferId, PhaseExecution*> transfers_;
-  std::set<std::pair<SteadyTime, PhaseExecution*>> timers_;
+  std::set<Timer, Sooner> timers_;
   std::vector<ClaimedRun> adopted_;
   std::vector<PhaseExecution*> ready_;
   std::set<std::string> touched_;

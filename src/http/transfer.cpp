@@ -63,8 +63,6 @@ TransportFailure failure_of(CURLcode code) {
       return TransportFailure::refused_by_rule;
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_BAD_CONTENT_ENCODING:
-    case CURLE_HTTP2:
-    case CURLE_HTTP2_STREAM:
       return TransportFailure::protocol;
     case CURLE_READ_ERROR:
       return TransportFailure::scratch_file;

@@ -71,7 +71,7 @@ extern "C" {
 #endif
 
 #if PG_VERSION_NUM >= 180000
-#define OPS_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "ops_runner", .version = "0.1.0")
+#define OPS_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "ops_runner", .version = OPS_VERSION)
 #else
 #define OPS_MODULE_MAGIC PG_MODULE_MAGIC
 #endif

@@ -9,7 +9,9 @@
 // A probe is the worker itself: it connects, looks for the extension and stays or leaves. Whether a database exists is
 // read from the shared catalog each poll interval, so a database created or dropped later needs nothing from anybody.
 #include <algorithm>
+#include <chrono>
 #include <map>
+#include <utility>
 
 #include "pg/settings.hpp"
 
@@ -30,14 +32,16 @@ struct DatabaseRow {
   char name[NAMEDATALEN];
 };
 
+using Steady = std::chrono::steady_clock;
+
 struct Known {
   BackgroundWorkerHandle* handle = nullptr;
   bool has_extension = true;  ///< until a probe has said no
   int failures = 0;
-  TimestampTz start_after = 0;
+  Steady::time_point start_after{};  ///< not the wall clock: that may jump
 };
 
-constexpr int longest_backoff_s = 60;
+constexpr std::chrono::seconds longest_backoff{60};
 constexpr long standby_check_ms = 500;
 
 bool is_wanted(const char* name) {
@@ -109,6 +113,12 @@ class Launcher {
     Oid worker_role = InvalidOid;
     const int count = guarded([&] { return read_databases(&rows, &worker_role); });
     worker_role_ = worker_role;
+    if (!OidIsValid(worker_role) && !known_.empty() && !std::exchange(said_no_role_, true))
+      guarded([] {
+        ereport(LOG, (errmsg("ops_runner: role \"ops_runner_worker\" is missing: no worker is started"),
+                      errhint("If it was renamed, rename it back.")));
+      });
+    if (OidIsValid(worker_role)) said_no_role_ = false;
     forget_dropped(rows, count);
     long sleep_ms = settings.poll_interval_ms;
     for (int i = 0; i < count; ++i) sleep_ms = std::min(sleep_ms, look_at(rows[i]));
@@ -125,8 +135,8 @@ class Launcher {
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     for (int i = 0; i < state->entry_count; ++i) {
       DatabaseEntry& entry = state->entries[i];
-      if (OidIsValid(entry.database) && entry.pid == 0 && entry.held_by == 0 && !entry.start_wanted &&
-          !exists(entry.database))
+      // Also one for which a start is wanted, as after DROP DATABASE; a database newer than `rows` is probed anyway.
+      if (OidIsValid(entry.database) && entry.pid == 0 && entry.held_by == 0 && !exists(entry.database))
         entry.database = InvalidOid;
     }
     LWLockRelease(state->lock);
@@ -156,11 +166,11 @@ class Launcher {
     if (start_wanted) {
       known.has_extension = true;
       known.failures = 0;
-      known.start_after = 0;
+      known.start_after = {};
     }
     if (runs) {
       if (start_wanted) clear_start_wanted(database.oid);
-      if (GetCurrentTimestamp() > known.start_after + 60 * USECS_PER_SEC) known.failures = 0;
+      if (Steady::now() > known.start_after + longest_backoff) known.failures = 0;
       return poll_ms;
     }
     if (is_alive(known)) return poll_ms;  // between registration and its first sign of life, or on its way out
@@ -180,17 +190,17 @@ class Launcher {
       held_by = 0;
     }
     if (held_by != 0) return poll_ms;
-    const TimestampTz now = GetCurrentTimestamp();
+    const Steady::time_point now = Steady::now();
     if (known.start_after > now)
-      return std::min<long>(poll_ms, TimestampDifferenceMilliseconds(now, known.start_after) + 1);
+      return std::min<long>(poll_ms, std::chrono::ceil<std::chrono::milliseconds>(known.start_after - now).count());
     start(database, known);
     return poll_ms;
   }
 
   static void note_failure(Oid database, Known& known) {
     ++known.failures;
-    const int wait_s = known.failures == 1 ? 0 : std::min(1 << std::min(known.failures - 2, 10), longest_backoff_s);
-    known.start_after = GetCurrentTimestamp() + wait_s * USECS_PER_SEC;
+    const std::chrono::seconds wait{known.failures == 1 ? 0 : 1 << std::min(known.failures - 2, 10)};
+    known.start_after = Steady::now() + std::min(wait, longest_backoff);
     set_state(database, WorkerState::backing_off);
   }
 
@@ -211,7 +221,7 @@ class Launcher {
                               return done;
                             });
     if (registered) {
-      known.start_after = GetCurrentTimestamp();
+      known.start_after = Steady::now();
       return;
     }
     note_failure(database.oid, known);
@@ -249,6 +259,7 @@ class Launcher {
 
   std::map<Oid, Known> known_;
   Oid worker_role_ = InvalidOid;
+  bool said_no_role_ = false;
 };
 
 void forget_launcher(int, Datum) {

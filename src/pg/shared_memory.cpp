@@ -84,6 +84,9 @@ const char* to_string(WorkerState value) {
       return "connecting";
     case WorkerState::disarmed:
       return "disarmed: this database is a copy; SELECT ops.arm() lets it act";
+    case WorkerState::other_version:
+      return "the library is " OPS_VERSION
+             ", the extension is not: ALTER EXTENSION ops_runner UPDATE, or restart the server";
     case WorkerState::idle_standby:
       return "standby";
     case WorkerState::working:
@@ -91,7 +94,7 @@ const char* to_string(WorkerState value) {
     case WorkerState::held:
       return "stopped for a session that needs the database";
     case WorkerState::backing_off:
-      return "backing off after an error";
+      return "backing off after an error: the server's log tells it";
     case WorkerState::no_free_process:
       return "no free background process: raise max_worker_processes";
   }

@@ -11,11 +11,12 @@
 namespace ops::pg {
 
 enum class WorkerState : int {
-  none,          ///< no worker; the entry is free
-  starting,      ///< registered with the postmaster
-  connecting,    ///< has its process, not yet its place in the database
-  disarmed,      ///< this database is a copy: idle until ops.arm()
-  idle_standby,  ///< in recovery
+  none,           ///< no worker; the entry is free
+  starting,       ///< registered with the postmaster
+  connecting,     ///< has its process, not yet its place in the database
+  disarmed,       ///< this database is a copy: idle until ops.arm()
+  other_version,  ///< idle: this library is not made for the extension's objects
+  idle_standby,   ///< in recovery
   working,
   held,             ///< stopped for a session that needs the database without connections
   backing_off,      ///< ended with an error; the launcher starts it again

@@ -1,5 +1,6 @@
 // SQL functions that wake and wait: the bells, ops.wait_for_run, ops.tail, and what the worker is doing.
 #include <algorithm>
+#include <chrono>
 
 #include "pg/boundary.hpp"
 #include "pg/shared_memory.hpp"
@@ -160,7 +161,8 @@ Datum wait_for_run(FunctionCallInfo fcinfo) {
   refuse_fixed_snapshot("ops.wait_for_run");
   const Datum run_id = PG_GETARG_DATUM(0);
   const int64 timeout_ms = bounded_milliseconds(PG_GETARG_INTERVAL_P(1));
-  const TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+  // Not the wall clock, which may jump.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds{timeout_ms};
   DatabaseEntry* entry = start_watching();
   for (;;) {
     const FoundRun found = find_run(run_id);
@@ -168,7 +170,7 @@ Datum wait_for_run(FunctionCallInfo fcinfo) {
       stop_watching();
       return found.row;
     }
-    const long left_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+    const long left_ms = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
     if (left_ms <= 0) {
       stop_watching();
       ereport(ERROR, (errcode(MAKE_SQLSTATE('O', 'P', '0', '0', '1')),
@@ -265,6 +267,8 @@ Datum worker_status(FunctionCallInfo fcinfo) {
   const char* state_text = RecoveryInProgress() ? "standby: the worker starts after a promotion"
                            : state == nullptr
                                ? "no worker: add ops_runner to shared_preload_libraries and restart the server"
+                           : copy.pid == 0 && !OidIsValid(get_role_oid("ops_runner_worker", true))
+                               ? "no worker: role ops_runner_worker is missing"
                            : !found ? "no worker: the launcher has not started one in this database"
                                     : to_string(copy.state);
   nulls[0] = copy.worker_id[0] == '\0';

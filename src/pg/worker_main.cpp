@@ -14,6 +14,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 
 #include "core/redact.hpp"
 #include "core/run_loop.hpp"
@@ -136,7 +137,7 @@ void pin_session_settings() {
   for (const auto& [name, value] : pinned) SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-Statement extension_statement("SELECT 1 FROM pg_extension WHERE extname = 'ops_runner'");
+Statement extension_statement("SELECT extversion FROM pg_extension WHERE extname = 'ops_runner'");
 Statement armed_statement("SELECT ops._is_armed()");
 Statement adopt_statement("SELECT ops._adopt_identity()");
 Statement note_crash_statement("SELECT ops._note_crash($1)");
@@ -148,13 +149,22 @@ Statement forget_old_workers_statement(R"sql(
   DELETE FROM ops.workers w WHERE w.stopped_at < clock_timestamp() - interval '7 days'
      AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.worker_id = w.worker_id))sql");
 
-enum class Standing { absent, disarmed, armed };
+enum class Standing { absent, other_version, disarmed, armed };
+
+/// A patch release keeps the meaning of every object.
+bool fits_library(std::string_view version) {
+  const std::string_view library = OPS_VERSION;
+  return version.starts_with(library.substr(0, library.rfind('.') + 1));
+}
 
 Standing look_at_database() {
   Transaction transaction("looking for the extension");
   Standing standing = Standing::absent;
   bool adopted = false;
-  if (extension_statement.run({}).size() == 1) {
+  const Rows extension = extension_statement.run({});
+  if (extension.size() == 1 && !fits_library(extension.text(0, 0))) {
+    standing = Standing::other_version;
+  } else if (extension.size() == 1) {
     bool armed = armed_statement.run({}).is_true(0, 0);
     if (!armed && was_promoted()) armed = adopted = adopt_statement.run({}).is_true(0, 0);
     standing = armed ? Standing::armed : Standing::disarmed;
@@ -405,6 +415,17 @@ void run_worker() {
       case Standing::absent:
         end_state = WorkerState::none;
         return;
+      case Standing::other_version:
+        set_state(WorkerState::other_version);
+        if (!std::exchange(said, true))
+          guarded([] {
+            ereport(LOG,
+                    (errmsg("ops_runner worker: database %u has another version of the extension than " OPS_VERSION,
+                            MyDatabaseId),
+                     errhint("ALTER EXTENSION ops_runner UPDATE there, or restart the server with the new library.")));
+          });
+        wait_for_look();
+        break;
       case Standing::disarmed:
         set_state(WorkerState::disarmed);
         if (!std::exchange(said, true))

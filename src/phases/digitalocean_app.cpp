@@ -17,7 +17,8 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Millis usual_poll = seconds{10};
-constexpr Millis usual_search = seconds{30};  // how late a request without an answer may still take effect
+constexpr Millis usual_search =
+    seconds{60};  // how late a request without an answer may still take effect and be listed
 constexpr const char* marker = "OPS_RUN_TOKEN";
 constexpr const char* component_lists[] = {"services", "workers", "jobs", "static_sites", "functions"};
 
@@ -208,13 +209,14 @@ Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, Digitaloce
   const SteadyTime end = ctx.steady_now() + config_duration(ctx, "/digitalocean/search_window", usual_search);
   const Millis pause = config_duration(ctx, "/digitalocean/poll_interval", usual_poll);
   for (;;) {
+    const bool is_last = ctx.steady_now() >= end;
     const Json app = co_await client.app();
     for (const Json& deployment : current_deployments(app))
       if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
     const Json list = co_await client.get(client.app_url() + "/deployments?per_page=50", "the app's deployments");
     for (const Json& deployment : array_at(list, "/deployments"))
       if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
-    if (ctx.steady_now() + pause > end) {
+    if (is_last) {
       const bool accepted =
           is_ours(value_at(app, "/spec"), token) && dump_json(value_at(app, "/spec")).find(digest) != std::string::npos;
       if (accepted)
@@ -222,7 +224,7 @@ Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, Digitaloce
                          "Look at the app's activity at DigitalOcean, then queue a new run.");
       co_return std::nullopt;
     }
-    co_await ctx.sleep(pause);
+    co_await ctx.sleep_until(std::max(ctx.steady_now(), std::min(ctx.steady_now() + pause, end)));
   }
 }
 

@@ -99,6 +99,7 @@ Coroutine<std::optional<Json>> look_for_run(PhaseContext& ctx, GithubClient& git
   const SteadyTime end = ctx.steady_now() + patience;
   for (Millis pause = config_duration(ctx, "/github/poll_interval", seconds{5}) / 2;;
        pause = std::min<Millis>(pause * 2, seconds{40})) {
+    const bool is_last = ctx.steady_now() >= end;
     const std::vector<Json> runs = co_await find_runs(ctx, github, token);
     if (!runs.empty()) {
       for (std::size_t i = 1; i < runs.size(); ++i) {
@@ -111,8 +112,8 @@ Coroutine<std::optional<Json>> look_for_run(PhaseContext& ctx, GithubClient& git
       }
       co_return dispatched(runs[0]);
     }
-    if (ctx.steady_now() + pause > end) co_return std::nullopt;
-    co_await ctx.sleep(pause);
+    if (is_last) co_return std::nullopt;
+    co_await ctx.sleep_until(std::max(ctx.steady_now(), std::min(ctx.steady_now() + pause, end)));
   }
 }
 

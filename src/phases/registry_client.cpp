@@ -53,6 +53,11 @@ bool is_digest(std::string_view text) {
          text.find_first_not_of("0123456789abcdef", 7) == std::string_view::npos;
 }
 
+bool is_manifest_type(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  return type.starts_with("application/") && std::string_view(manifest_types).find(type) != std::string_view::npos;
+}
+
 }  // namespace
 
 bool Manifest::is_index() const {
@@ -149,6 +154,11 @@ Coroutine<std::optional<Manifest>> RegistryClient::manifest(std::string referenc
   if (integer_at(manifest.document, "/schemaVersion") != 2)
     throw PhaseError("bad_response", "manifest " + reference + " of " + image_name() + " is of a version that is not 2",
                      "Build and push the image with a current tool.");
+  if (!is_manifest_type(manifest.media_type))
+    throw PhaseError("image_unusable",
+                     image_name() + " (" + reference + ") has the media type \"" +
+                         clean_text(manifest.media_type, 120) + "\", which is no image",
+                     "Push an OCI image or index, as docs/workflows/ops-build.yml does.");
   manifest.raw = std::move(response.body);
   const std::string_view told = response.header("docker-content-digest");
   if ((is_digest(reference) && reference != manifest.digest) || (!told.empty() && told != manifest.digest))

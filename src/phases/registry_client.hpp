@@ -31,7 +31,6 @@ class RegistryClient {
 
   /// Host and path as deployed: ghcr.io/acme/odoo
   std::string image_name() const;
-  const std::string& repository() const { return image_; }
 
   /// By tag or digest; nothing when it does not exist. Raw bytes are hashed and must agree with what was asked for.
   Coroutine<std::optional<Manifest>> manifest(std::string reference);

@@ -14,6 +14,12 @@ if (unknown.length) {
   process.exit(2);
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.on(signal, () => {
+    for (const program of Program.all) program.child.kill();
+    process.exit(1);
+  });
+
 const scale = Number(process.env.BENCH_SCALE ?? 1);
 const repetitions = Number(process.env.BENCH_REPETITIONS ?? (scale < 0.5 ? 1 : 3));
 const bench = new Bench(scale, repetitions);

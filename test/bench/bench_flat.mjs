@@ -14,17 +14,16 @@ async function prepare(name, url) {
   return database;
 }
 
-/** Finished runs as if the product had made them, without its triggers. */
+/** Finished runs as if the product had made them long ago: rows of another time than now are history and queue nothing. */
 async function addHistory(database, runs) {
-  await database.query(`SET session_replication_role = replica`);
   await database.query(`SET synchronous_commit = off`);
   for (let done = 0; done < runs; done += 50_000) {
     await database.query(`
       WITH finished AS (
         INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, claimed_by, claim_token, claimed_at, started_at, finished_at,
-                              attempt, last_seq, queued_at)
+                              attempt, last_seq, queued_at, created_at)
         SELECT 'bench', 'env-' || (1 + i % ${environments}), '0123456789abcdef0123456789abcdef01234567', 'main', 'success', 'worker',
-               gen_random_uuid(), now(), now(), now(), 1, 10, now()
+               gen_random_uuid(), now(), now(), now(), 1, 10, now(), now() - interval '1 day'
           FROM generate_series(1, $1::int) i RETURNING run_id),
       phases AS (
         INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, timeout, state, attempt, started_at, finished_at, remembered, outcome)
@@ -34,7 +33,6 @@ async function addHistory(database, runs) {
       SELECT f.run_id, s, 'info', 'phase succeeded', '{"kind": "bench_noop"}', 'phase_1' FROM finished f CROSS JOIN generate_series(1, 10) s`,
     [Math.min(50_000, runs - done)]);
   }
-  await database.query('RESET session_replication_role');
   await database.query('RESET synchronous_commit');
 }
 

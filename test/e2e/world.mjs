@@ -42,8 +42,9 @@ export function logFromHere() {
 
 /** Runs a program of the server as its user, with a changed environment. */
 export function serverProgram(name, parameters, environment = {}) {
-  const [program, ...rest] = [...process.env.OPS_AS_SERVER_USER.split(' ').filter(Boolean), path.join(process.env.OPS_PGBIN, name), ...parameters];
-  return execFileSync(program, rest, { cwd: '/tmp', env: { ...process.env, ...environment }, stdio: ['ignore', name === 'pg_ctl' ? 'ignore' : 'pipe', 'inherit'] });
+  const words = [...process.env.OPS_AS_SERVER_USER.split(' ').filter(Boolean), 'env', ...Object.entries(environment).map((entry) => entry.join('=')),
+                 path.join(process.env.OPS_PGBIN, name), ...parameters];
+  return execFileSync(words[0], words.slice(1), { cwd: '/tmp', stdio: ['ignore', name === 'pg_ctl' ? 'ignore' : 'pipe', 'inherit'] });
 }
 
 export class World {
@@ -55,7 +56,7 @@ export class World {
     try {
       return await world.#prepare(options);
     } catch (error) {
-      await world.services.stop(); // what listens would keep this process for ever
+      await world.stop(); // what listens would keep this process for ever
       throw error;
     }
   }

@@ -18,7 +18,7 @@ export class Digitalocean {
   constructor(journal, options) {
     Object.assign(this, { deployMs: 300 }, options);
     this.apps = new Map();
-    this.outcome = {}; // {phase: 'ERROR', reason: {code, message}, neverEnds}
+    this.outcome = {}; // {phase: 'ERROR', reason: {code, message}, neverEnds, visibleAfterMs, refusesTwins}
     this.service = new HttpService('digitalocean', journal, (request, body) => this.#respond(request, body));
     this.service.operationOf = (request) => this.#route(request)?.operation ?? null;
   }
@@ -72,12 +72,14 @@ export class Digitalocean {
              progress: { total_steps: 1, steps: [{ name: 'build', status: 'SUCCESS' }, step] } };
   }
 
+  #visible(app) { return app.deployments.filter((d) => Date.now() - d.createdAt >= (d.outcome.visibleAfterMs ?? 0)); }
+
   #app(app) {
-    const current = app.deployments.at(-1);
+    const current = this.#visible(app).at(-1);
     const phase = current && this.#phase(current);
     const member = !current ? null : phase === 'PENDING_DEPLOY' ? 'pending_deployment' : phase === 'ACTIVE' ? 'active_deployment'
       : ['ERROR', 'CANCELED'].includes(phase) ? null : 'in_progress_deployment';
-    return { id: app.id, spec: app.spec, ...(member && { [member]: this.#view(current) }) };
+    return { id: app.id, spec: app.deployments.length ? current?.spec ?? app.firstSpec : app.spec, ...(member && { [member]: this.#view(current) }) };
   }
 
   /** What the checks of this product's promises find in a submitted spec. */
@@ -123,12 +125,14 @@ export class Digitalocean {
       case 'apps_get': return answer(200, { app: this.#app(app) });
       case 'apps_validate_appSpec': return answer(200, { spec: parsed.spec, app_cost: 10 });
       case 'apps_update': {
+        if (this.outcome.refusesTwins && app.deployments.some((d) => d.token === token)) return refuse(409, 'conflict', 'this spec is being deployed');
+        app.firstSpec ??= app.spec;
         app.spec = parsed.spec;
-        const created = { id: randomUUID(), spec: parsed.spec, createdAt: Date.now(), outcome: { ...this.outcome } };
+        const created = { id: randomUUID(), token, spec: parsed.spec, createdAt: Date.now(), outcome: { ...this.outcome } };
         app.deployments.push(created);
         return answer(200, { app: { ...this.#app(app), pending_deployment: this.#view(created) } });
       }
-      case 'apps_list_deployments': return answer(200, { deployments: app.deployments.map((d) => this.#view(d)).reverse(), links: {}, meta: { total: app.deployments.length } });
+      case 'apps_list_deployments': return answer(200, { deployments: this.#visible(app).map((d) => this.#view(d)).reverse(), links: {}, meta: { total: app.deployments.length } });
       case 'apps_get_deployment': return deployment ? answer(200, { deployment: this.#view(deployment) }) : refuse(404, 'not_found', 'no such deployment');
       case 'apps_cancel_deployment':
         if (['PENDING_DEPLOY', 'DEPLOYING'].includes(this.#phase(deployment))) deployment.cancelledAt = Date.now();

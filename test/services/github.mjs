@@ -15,7 +15,8 @@ export class Github {
     this.runs = new Map();
     this.installationTokens = new Set();
     this.nextId = 9_007_199_254; // ids are 64 bits wide
-    this.outcome = {}; // {conclusion, failingStep, neverEnds, plain204, noArtifact, wrongDigest, listAfterMs, logBytes}
+    this.outcome = {}; // {conclusion, failingStep, neverEnds, plain204, noArtifact, wrongDigest, listAfterMs, visibleAfterMs, twins, logBytes}
+    this.clockOffsetMs = 0; // of this service's clock against the real one
     this.service = new HttpService('github', journal, (request, body) => this.#respond(request, body));
     this.service.operationOf = (request) => this.api && check(this.api, request, Buffer.alloc(0)).operation;
     // Signed URLs live on another origin, which must never see a credential.
@@ -64,7 +65,7 @@ export class Github {
     const [header, claims, signature] = token.split('.');
     if (!signature || !this.appPublicKey) return false;
     const said = JSON.parse(Buffer.from(claims, 'base64url'));
-    const now = Date.now() / 1000;
+    const now = (Date.now() + this.clockOffsetMs) / 1000;
     return said.iss === String(this.appId) && said.iat <= now && said.exp > now && said.exp - said.iat <= 660 &&
       createVerify('RSA-SHA256').update(`${header}.${claims}`).verify(this.appPublicKey, Buffer.from(signature, 'base64url'));
   }
@@ -75,7 +76,8 @@ export class Github {
     const credential = fingerprint(request.headers.authorization);
     const answer = (status, content, headers = {}, key) => ({
       status, body: content, operation, key, credential, errors: asked.errors.length ? asked.errors : undefined,
-      headers: { 'x-ratelimit-limit': '5000', 'x-ratelimit-remaining': '4999', 'x-ratelimit-reset': String(Math.floor(Date.now() / 1000) + 3600), ...headers },
+      headers: { 'x-ratelimit-limit': '5000', 'x-ratelimit-remaining': '4999', 'x-ratelimit-reset': String(Math.floor(Date.now() / 1000) + 3600),
+                 date: new Date(Date.now() + this.clockOffsetMs).toUTCString(), ...headers },
     });
     if (asked.errors.length) return answer(400, { message: asked.errors.join('; ') });
     const denied = this.#denied(request, operation);
@@ -83,7 +85,7 @@ export class Github {
     const p = asked.params;
     const repo = `${p.owner}/${p.repo}`;
     const run = p.run_id ? this.runs.get(Number(p.run_id)) : null;
-    if (p.run_id && run?.repo !== repo) return answer(404, { message: 'Not Found' });
+    if (p.run_id && (run?.repo !== repo || Date.now() - run.createdAt < (run.outcome.visibleAfterMs ?? 0))) return answer(404, { message: 'Not Found' });
 
     switch (operation) {
       case 'apps/get-repo-installation':
@@ -101,6 +103,7 @@ export class Github {
       case 'actions/create-workflow-dispatch': {
         const inputs = asked.body.inputs ?? {};
         const created = this.#dispatch(repo, p.workflow_id, asked.body.ref, inputs);
+        if (this.outcome.twins) this.#dispatch(repo, p.workflow_id, asked.body.ref, inputs);
         if (this.outcome.plain204) return answer(204, '', {}, inputs.run_token);
         return answer(200, { workflow_run_id: created.id, run_url: this.#url(created), html_url: this.#html(created) }, {}, inputs.run_token);
       }

@@ -32,8 +32,10 @@ export class HttpService {
   }
 
   /**
-   * Adds a fault: {operation?, path?, times?, delayMs?, status?, headers?, body?, drop?: 'before' | 'after', hang?, held?}.
-   * The first matching one is used, at most `times` times (default once). `held`: the request waits for release().
+   * Adds a fault: {operation?, path?, times?, delayMs?, status?, headers?, body?, drop?: 'before' | 'after', hang?, held?, raw?,
+   * answer?}. The first matching one is used, at most `times` times (default once). `held`: the request waits for release().
+   * `raw` are the bytes of the whole answer; `answer(request)` makes one of {status, headers, body}, or nothing when the
+   * service shall answer itself.
    */
   fault(fault) {
     this.faults.push({ times: 1, ...fault });
@@ -73,7 +75,12 @@ export class HttpService {
       return;
     }
     let answer;
-    if (fault?.status) {
+    const made = fault?.answer?.(request);
+    if (made) {
+      answer = { headers: {}, body: '', fault: true, ...made };
+    } else if (fault?.raw) {
+      answer = { status: 0, fault: true };
+    } else if (fault?.status) {
       answer = { status: fault.status, headers: fault.headers ?? {}, body: fault.body ?? '', fault: true };
     } else {
       try {
@@ -89,6 +96,10 @@ export class HttpService {
     });
     if (fault?.drop === 'after') {
       request.socket.destroy();
+      return;
+    }
+    if (fault?.raw) {
+      request.socket.end(fault.raw);
       return;
     }
     const headers = { ...answer.headers };

@@ -82,6 +82,7 @@ export async function startServices(options = {}) {
         service.delayMs = 0;
       }
       github.outcome = {};
+      github.clockOffsetMs = 0;
       digitalocean.outcome = {};
       odoo.healthy = true;
       odoo.version = '19.0';

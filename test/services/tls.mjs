@@ -1,6 +1,8 @@
 // Certificates made at test start, and TLS in front of a plain stand-in.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
+import http from 'node:http';
+import http2 from 'node:http2';
 import net from 'node:net';
 import path from 'node:path';
 import tls from 'node:tls';
@@ -62,5 +64,50 @@ export class TlsFront {
   stop() {
     for (const socket of this.sockets) socket.destroy();
     this.server.close();
+  }
+}
+
+/** Speaks HTTP/2 and passes requests to a plain service. `fault(request)` may break a stream after it was passed on. */
+export class Http2Front {
+  constructor(certificate) {
+    Object.assign(this, { target: null, fault: () => null, sessions: new Set(), streams: 0 });
+    this.server = http2.createSecureServer(certificate, (request, response) => this.#pass(request, response));
+    this.server.on('session', (session) => {
+      this.sessions.add(session);
+      session.on('error', () => {});
+      session.on('close', () => this.sessions.delete(session));
+    });
+  }
+
+  async start() {
+    await new Promise((resolve) => this.server.listen(0, '127.0.0.1', resolve));
+    this.url = `https://127.0.0.1:${this.server.address().port}`;
+    return this;
+  }
+
+  stop() {
+    for (const session of this.sessions) session.destroy();
+    this.server.close();
+  }
+
+  async #pass(request, response) {
+    this.streams += 1;
+    const fault = this.fault(request);
+    response.stream.on('error', () => {});
+    const body = [];
+    for await (const chunk of request) body.push(chunk);
+    const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !name.startsWith(':')));
+    const passed = http.request(this.target + request.url, { method: request.method, headers: { ...headers, 'content-length': Buffer.concat(body).length } }, async (answer) => {
+      const bytes = [];
+      for await (const chunk of answer) bytes.push(chunk);
+      if (fault === 'goaway') response.stream.session.goaway(http2.constants.NGHTTP2_INTERNAL_ERROR);
+      if (fault === 'goaway') return response.stream.session.destroy();
+      if (fault !== null) return response.stream.close(fault);
+      const { connection, 'keep-alive': keepAlive, 'transfer-encoding': encoding, ...kept } = answer.headers;
+      response.writeHead(answer.statusCode, kept);
+      response.end(Buffer.concat(bytes));
+    });
+    passed.on('error', () => response.stream.close());
+    passed.end(Buffer.concat(body));
   }
 }

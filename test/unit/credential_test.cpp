@@ -78,6 +78,24 @@ TEST(Credential, SigV4SignsTheExamplesOfTheDocumentation) {
             "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
 }
 
+TEST(Credential, SigV4WritesTheCanonicalFormOfOddParts) {
+  const std::string host = "https://examplebucket.s3.amazonaws.com";
+  const std::string empty = sha256_hex("");
+  // A parameter without value is one with an empty value; spaces around a header's value do not count.
+  EXPECT_EQ(signature_of(Method::get, host + "/?a&b=", {}, empty),
+            signature_of(Method::get, host + "/?b=&a=", {}, empty));
+  EXPECT_EQ(signature_of(Method::get, host + "/", {{"Range", "  bytes=0-9\t"}}, empty),
+            signature_of(Method::get, host + ":443/", {{"range", "bytes=0-9"}}, empty));
+  EXPECT_EQ(signature_of(Method::get, host, {{"x-a", " "}}, empty),
+            signature_of(Method::get, host + "/", {{"x-a", ""}}, empty));
+  // The port is part of the signed host unless it is the scheme's own.
+  EXPECT_NE(signature_of(Method::get, host + ":8443/", {}, empty), signature_of(Method::get, host + "/", {}, empty));
+  EXPECT_EQ(signature_of(Method::get, "http://[::1]:80/", {}, empty),
+            signature_of(Method::get, "http://[::1]/", {}, empty));
+  EXPECT_NE(signature_of(Method::get, "http://[::1]:443/", {}, empty),
+            signature_of(Method::get, "http://[::1]/", {}, empty));
+}
+
 // Use of credentials
 // -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +137,15 @@ TEST(Credential, MalformedSecretsAreNamedAndNotShown) {
       {CredentialScheme::aws_sigv4, R"({"access_key_id":"a b","secret_access_key":"plainsecret"})"},
       {CredentialScheme::github_app_jwt, R"({"app_id":1,"private_key":"plainsecret"})"},
       {CredentialScheme::github_app_jwt, "[]"},
+      {CredentialScheme::github_app_jwt, R"({"private_key":"plainsecret"})"},
+      {CredentialScheme::github_app_jwt, R"({"app_id":1.5,"private_key":"plainsecret"})"},
+      {CredentialScheme::bearer, "t\xc3\xb6ken"},
+      {CredentialScheme::bearer, "token\x7f"},
+      {CredentialScheme::basic, R"({"password":"plainsecret"})"},
+      {CredentialScheme::basic, R"({"username":"a","password":["plainsecret"]})"},
+      {CredentialScheme::aws_sigv4, R"({"secret_access_key":"plainsecret"})"},
+      {CredentialScheme::aws_sigv4, R"({"access_key_id":"","secret_access_key":"plainsecret"})"},
+      {CredentialScheme::aws_sigv4, R"({"access_key_id":"a","secret_access_key":"plainsecret","session_token":"b c"})"},
   };
   for (const auto& [scheme, secret] : malformed) {
     HttpRequest request = request_with(scheme);
@@ -179,7 +206,77 @@ TEST(Credential, AppTokenIsAJwtThatTheKeyVerifies) {
   EXPECT_LE(claims["exp"].get<std::int64_t>() - claims["iat"].get<std::int64_t>(), 600);  // GitHub's limit
 }
 
+TEST(Credential, ABearerTokenIsTheWholeSecret) {
+  HttpRequest request = request_with(CredentialScheme::bearer);
+  ASSERT_FALSE(apply_credential(request, SecretString("ghp_token"), moment));
+  EXPECT_EQ(header_of(request, "Authorization"), "Bearer ghp_token");
+  HttpRequest numbers = request_with(CredentialScheme::basic);
+  ASSERT_FALSE(apply_credential(numbers, SecretString(R"({"username":1,"password":2})"), moment));
+  EXPECT_EQ(header_of(numbers, "Authorization"), "Basic MToy");
+}
+
+TEST(Credential, ASessionTokenIsABearerToken) {
+  HttpRequest request;
+  request.session_token = std::make_shared<const SecretString>("ghs_session");
+  apply_session_token(request);
+  EXPECT_EQ(header_of(request, "Authorization"), "Bearer ghs_session");
+}
+
+TEST(Credential, T12_AUrlOrOriginThatIsNoneIsRefused) {
+  HttpRequest request = request_with(CredentialScheme::bearer, "not a url");
+  EXPECT_EQ(apply_credential(request, SecretString("t"), moment)->failure, TransportFailure::refused_by_rule);
+  request = request_with(CredentialScheme::bearer);
+  request.credential->origin = "api.github.com";
+  EXPECT_EQ(apply_credential(request, SecretString("t"), moment)->failure, TransportFailure::refused_by_rule);
+}
+
+std::string pem_of(EVP_PKEY* key, const EVP_CIPHER* cipher = nullptr) {
+  const std::unique_ptr<BIO, KeyDeleter> pem(BIO_new(BIO_s_mem()));
+  char password[] = "hunter2";
+  PEM_write_bio_PrivateKey(pem.get(), key, cipher, nullptr, 0, nullptr, cipher ? password : nullptr);
+  char* text = nullptr;
+  const long length = BIO_get_mem_data(pem.get(), &text);
+  return {text, static_cast<std::size_t>(length)};
+}
+
+TEST(Crypto, OnlyAnOpenRsaKeySigns) {
+  const std::unique_ptr<EVP_PKEY, KeyDeleter> rsa(EVP_RSA_gen(2048));
+  const std::unique_ptr<EVP_PKEY, KeyDeleter> elliptic(EVP_EC_gen("P-256"));
+  EXPECT_TRUE(rs256_signature(pem_of(rsa.get()), "text"));
+  EXPECT_FALSE(rs256_signature(pem_of(elliptic.get()), "text"));
+  EXPECT_FALSE(rs256_signature(pem_of(rsa.get(), EVP_aes_128_cbc()), "text"));  // and nobody is asked for a password
+  for (const char* text : {"", "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", "hunter2"})
+    EXPECT_FALSE(rs256_signature(text, "text")) << text;
+}
+
+TEST(Crypto, AHashThatMovesGoesOn) {
+  Sha256 first;
+  first.update("ab");
+  Sha256 second(std::move(first));
+  second.update("c");
+  Sha256 third;
+  third = std::move(second);
+  EXPECT_EQ(third.finish_hex(), sha256_hex("abc"));
+}
+
 TEST(Credential, SignedUploadOfAFileNamesItsHash) {
+  class NoFile final : public ScratchFile {
+   public:
+    const std::string& path() const override { return path_; }
+
+   private:
+    std::string path_;
+  };
+  const SecretString key(R"({"access_key_id":"AKID","secret_access_key":"s"})");
+  HttpRequest streamed = request_with(CredentialScheme::aws_sigv4, "https://api.github.com/bucket/key");
+  streamed.body_file = std::make_shared<NoFile>();
+  streamed.body_sha256 = sha256_hex("of the file");
+  ASSERT_FALSE(apply_credential(streamed, key, moment));
+  EXPECT_EQ(header_of(streamed, "x-amz-content-sha256"), sha256_hex("of the file"));
+  HttpRequest empty = request_with(CredentialScheme::aws_sigv4, "https://api.github.com/bucket/key");
+  ASSERT_FALSE(apply_credential(empty, key, moment));
+  EXPECT_EQ(header_of(empty, "x-amz-content-sha256"), sha256_hex(""));
+
   HttpRequest request = request_with(CredentialScheme::aws_sigv4, "https://api.github.com/bucket/key");
   request.method = Method::put;
   request.body = "hello";

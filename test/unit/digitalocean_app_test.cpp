@@ -225,5 +225,26 @@ TEST_F(DigitaloceanApp, I30_I32_AnswersOfTheWrongShapeAreNamed) {
     }
 }
 
+TEST_F(DigitaloceanApp, F63_ADeploymentThatIsGoneFails) {
+  services.on_each(Method::get, "/deployments/dep-1$",
+                   {answer(200, {{"deployment", {{"id", "dep-1"}, {"phase", "BUILDING"}}}}), answer(404)});
+  deploy();
+  EXPECT_EQ(code(), "gone");
+}
+
+TEST_F(DigitaloceanApp, F66_ADeploymentThatIsShownLateIsWaitedFor) {
+  answer_to_put = lost(true);
+  shown_in_app = false;
+  int lists = 0;
+  services.on(Method::get, "/deployments?", [&](const HttpRequest&) {
+    Json list = Json::array();
+    if (++lists > 2) list.push_back({{"id", "dep-1"}, {"spec", app_spec}});
+    return answer(200, {{"deployments", list}});
+  });
+  deploy();
+  EXPECT_EQ(status(), RunStatus::success) << failure().message;
+  EXPECT_EQ(sent(Method::put, ""), 1);
+}
+
 }  // namespace
 }  // namespace ops::test

@@ -4,7 +4,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <sstream>
 
 #include "memory_store.hpp"
@@ -20,10 +19,19 @@ std::string content(const std::filesystem::path& file) {
   return text.str();
 }
 
-void collect(const std::string& text, const char* pattern, std::set<std::string>& found) {
-  const std::regex form(pattern);
-  for (std::sregex_iterator match(text.begin(), text.end(), form), end; match != end; ++match)
-    found.insert((*match)[1]);
+bool is_code(std::string_view word) {
+  return !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string_view::npos;
+}
+
+/// Quoted codes that stand behind `before`, with nothing but `between` in between.
+void collect(std::string_view text, std::string_view before, std::string_view between, std::set<std::string>& found) {
+  for (std::size_t at = 0; (at = text.find(before, at)) != std::string_view::npos;) {
+    at += before.size();
+    const std::size_t quote = text.find_first_not_of(between, at);
+    if (quote == std::string_view::npos || (text[quote] != '"' && text[quote] != '\'')) continue;
+    const std::string_view word = text.substr(quote + 1, text.find(text[quote], quote + 1) - quote - 1);
+    if (is_code(word)) found.emplace(word);
+  }
 }
 
 /// Codes in the forms in which the C++ sources name them.
@@ -32,10 +40,8 @@ std::set<std::string> codes_of_sources() {
   for (const char* part : {"src/core", "src/phases"})
     for (const auto& entry : std::filesystem::directory_iterator(top / part)) {
       const std::string text = content(entry.path());
-      for (const char* form :
-           {R"re(PhaseError\(\s*"([a-z_]+)")re", R"re(return \{\s*"([a-z]+_[a-z_]+)",)re",
-            R"re(rejected\(\s*\{"([a-z_]+)")re", R"re(\bfail\(\s*"([a-z_]+)")re", R"re("code", "([a-z_]+)")re"})
-        collect(text, form, codes);
+      for (const char* before : {"PhaseError(", "return {", "fail(", "\"code\", "}) collect(text, before, " \n", codes);
+      collect(text, "rejected(", " \n{", codes);
     }
   return codes;
 }
@@ -43,7 +49,7 @@ std::set<std::string> codes_of_sources() {
 std::set<std::string> codes_of_install_scripts() {
   std::set<std::string> codes;
   for (const auto& entry : std::filesystem::directory_iterator(top / "sql/install"))
-    collect(content(entry.path()), R"re('code', '([a-z_]+)')re", codes);
+    collect(content(entry.path()), "'code', ", "", codes);
   return codes;
 }
 
@@ -52,8 +58,11 @@ std::set<std::string> documented_codes() {
   std::istringstream lines(text.substr(text.find("## Of phases")));
   std::set<std::string> codes;
   for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with("| ") || line.starts_with("| code ")) continue;
-    collect(line.substr(0, line.find('|', 1)), R"re(([a-z_]+))re", codes);
+    std::istringstream words(line.substr(0, line.find('|', 1)));
+    for (std::string word; words >> word;) {
+      while (word.ends_with(',')) word.pop_back();
+      if (line.starts_with("| ") && !line.starts_with("| code ") && is_code(word)) codes.insert(word);
+    }
   }
   return codes;
 }

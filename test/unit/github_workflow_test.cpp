@@ -257,5 +257,29 @@ TEST(GithubWorkflow, UnchangedAnswersAreAskedForByTheirTag) {
   EXPECT_EQ(asked, 4);
 }
 
+TEST(GithubWorkflow, F63_ARunThatWasSeenAndIsGoneFailsAtOnceAndOneThatIsLateIsWaitedFor) {
+  BuildWorld late;
+  late.services.on_each(Method::get, "/actions/runs/41$",
+                        {answer(404), answer(404), answer(200, BuildWorld::run("completed", "success"))});
+  late.perform(BuildWorld::build_phase());
+  EXPECT_EQ(late.status(), RunStatus::success) << late.failure().message;
+
+  BuildWorld gone;
+  gone.services.on_each(Method::get, "/actions/runs/41$", {answer(200, BuildWorld::run("queued")), answer(404)});
+  gone.perform(BuildWorld::build_phase());
+  EXPECT_EQ(gone.code(), "gone");
+  EXPECT_EQ(gone.sent(Method::get, "/actions/runs/41$"), 2);
+}
+
+TEST(GithubWorkflow, F50_ARefusedCredentialNamesAClockThatIsWrong) {
+  BuildWorld world;
+  world.services.on(Method::get, "/commits/", [](const HttpRequest&) {
+    return with_header(answer(401, {{"message", "Bad credentials"}}), "Date", "Fri, 15 Jan 2027 07:00:00 GMT");
+  });
+  world.perform(BuildWorld::build_phase());
+  EXPECT_EQ(world.code(), "github_denied");
+  EXPECT_NE(world.failure().message.find("ahead of the service's clock"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace ops::test

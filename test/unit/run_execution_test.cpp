@@ -11,6 +11,7 @@ using std::chrono::seconds;
 
 const std::string read_url = "https://service.example/read";
 const std::string effect_url = "https://service.example/effect";
+const std::string second_url = "https://service.example/second";
 const std::string stop_url = "https://service.example/stop";
 
 Coroutine<Json> quick(PhaseContext&) {
@@ -26,17 +27,28 @@ Coroutine<Json> reading(PhaseContext& ctx) {
   co_await ctx.request(std::move(request));
   co_return Json::object();
 }
-Coroutine<Json> effecting(PhaseContext& ctx) {
+EffectSpec an_effect(const std::string& key, const std::string& url) {
   EffectSpec spec;
-  spec.key = "the_effect";
+  spec.key = key;
   spec.request.method = Method::post;
-  spec.request.url = effect_url;
+  spec.request.url = url;
   spec.interpret = [](const HttpResponse& response) {
     return response.status == 200 ? EffectVerdict::done(Json::object()) : EffectVerdict::ambiguous();
   };
   spec.look = []() -> Coroutine<std::optional<Json>> { co_return std::nullopt; };
+  return spec;
+}
+Coroutine<Json> effecting(PhaseContext& ctx) {
+  EffectSpec spec = an_effect("the_effect", effect_url);
   co_await ctx.effect(std::move(spec));
   co_await ctx.sleep(minutes{10});
+  co_return Json::object();
+}
+Coroutine<Json> effecting_twice(PhaseContext& ctx) {
+  EffectSpec spec = an_effect("the_effect", effect_url);
+  co_await ctx.effect(std::move(spec));
+  EffectSpec second = an_effect("the_second", second_url);
+  co_await ctx.effect(std::move(second));
   co_return Json::object();
 }
 Coroutine<Json> broken(PhaseContext& ctx) {
@@ -49,6 +61,15 @@ Coroutine<Json> breaking_at_once(PhaseContext&) {
 Coroutine<Json> waiting(PhaseContext& ctx) {
   co_await ctx.sleep(seconds{1});
   throw MustWait("decision", "somebody must decide", "decide");
+}
+Coroutine<Json> waiting_with_effect(PhaseContext& ctx) {
+  EffectSpec spec;
+  spec.key = "the_effect";
+  spec.request.method = Method::post;
+  spec.request.url = effect_url;
+  spec.interpret = [](const HttpResponse&) { return EffectVerdict::done(Json::object()); };
+  co_await ctx.effect(std::move(spec));
+  throw MustWait("secret:the_secret", "it has gone", "bring it back");
 }
 Coroutine<Json> failing(PhaseContext& ctx) {
   co_await ctx.sleep(seconds{2});
@@ -79,9 +100,11 @@ PhaseCatalog kinds() {
                        {"sleepy", {}, hour, sleepy, nothing_outside},
                        {"reading", {}, hour, reading, nothing_outside},
                        {"effecting", {}, hour, effecting, stop_by_request},
+                       {"effecting_twice", {}, hour, effecting_twice, stop_by_request},
                        {"broken", {}, hour, broken, nothing_outside},
                        {"breaking_at_once", {}, hour, breaking_at_once, nothing_outside},
                        {"waiting", {}, hour, waiting, nothing_outside},
+                       {"waiting_with_effect", {}, hour, waiting_with_effect, stop_by_request},
                        {"failing", {}, hour, failing, nothing_outside},
                        {"stop_waits", {}, hour, sleepy, stop_waits},
                        {"stop_breaks", {}, hour, sleepy, stop_breaks}});
@@ -153,6 +176,41 @@ TEST_F(RunExecutionTest, AWaitingPhaseParksTheRunWhenTheOthersHaveEnded) {
   EXPECT_EQ(state(2), PhaseState::pending);
 }
 
+// As ops.cancel_run does with it: the run is queued once more.
+TEST_F(RunExecutionTest, Invariant9_WhatAWaitingPhaseHasLeftOutsideIsStoppedWhenItsRunIsCancelled) {
+  run({phase("a", "waiting_with_effect"), phase("b", "quick", {"a"})});
+  EXPECT_EQ(status(), RunStatus::waiting);
+  EXPECT_EQ(state(0), PhaseState::running);
+  EXPECT_FALSE(stored().run.phases[0].started_at);
+  stored().run.cancel_requested = true;
+  stored().run.status = RunStatus::queued;
+  world.loop->ring_queue();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(sent(Method::get, stop_url), 1);
+  EXPECT_EQ(state(0), PhaseState::cancelled);
+  EXPECT_EQ(state(1), PhaseState::skipped);
+}
+
+TEST_F(RunExecutionTest, ARunThatIsCancelledWhileNothingOfItIsOutsideDoesNotWait) {
+  run({phase("a", "waiting"), phase("b", "sleepy")}, [this] { return told("waiting: somebody must decide"); });
+  cancel();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(state(0), PhaseState::skipped);
+}
+
+TEST_F(RunExecutionTest, AFailureOfAnEarlierLifeIsNotForgotten) {
+  run({phase("a", "failing"), phase("b", "sleepy"), phase("c", "quick", {"a"})},
+      [this] { return state(0) == PhaseState::failed; });
+  EXPECT_EQ(status(), RunStatus::running);
+  restart();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::failed);
+  EXPECT_EQ(state(1), PhaseState::succeeded);
+  EXPECT_EQ(state(2), PhaseState::skipped);
+}
+
 TEST_F(RunExecutionTest, AFailureBesideAWaitingPhaseIsTheStrongerWord) {
   run({phase("a", "waiting"), phase("b", "failing")});
   EXPECT_EQ(status(), RunStatus::failed);
@@ -218,6 +276,19 @@ TEST_F(RunExecutionTest, AStoppedPhaseSendsNoNewEffect) {
   EXPECT_EQ(status(), RunStatus::cancelled);
   EXPECT_EQ(sent(Method::post, effect_url), 1);
   EXPECT_TRUE(told("nothing was left to stop outside"));
+}
+
+TEST_F(RunExecutionTest, F77_AStoppedPhaseBeginsNoFurtherEffect) {
+  world.transport.held.insert(effect_url);
+  run({phase("a", "effecting_twice")}, [this] { return sent(Method::post, effect_url) > 0; });
+  cancel();
+  world.loop->turn();
+  world.transport.let_go();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(sent(Method::post, second_url), 0);
+  EXPECT_EQ(sent(Method::get, stop_url), 1);
+  EXPECT_EQ(stored().run.effects.size(), 1u);
 }
 
 TEST_F(RunExecutionTest, TheSecondCancelChangesNothing) {

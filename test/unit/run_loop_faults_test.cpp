@@ -50,7 +50,7 @@ class RunLoopFaults : public ::testing::Test, public PhaseWorld {
     return std::ranges::any_of(world.reports,
                                [&](const std::string& report) { return report.find(part) != std::string::npos; });
   }
-  /// What the next commits do: fail for ever (f), fail for now (t), succeed (anything else).
+  /// What the next commits do: fail for ever (f), meet a busy store (b), succeed (anything else).
   void script_commits(const std::string& script) {
     auto rest = std::make_shared<std::deque<char>>(script.begin(), script.end());
     world.store.at_commit = [rest](bool durable) {
@@ -58,7 +58,7 @@ class RunLoopFaults : public ::testing::Test, public PhaseWorld {
       const char next = rest->front();
       rest->pop_front();
       if (next == 'f') throw std::runtime_error("value too long, ghp_0123456789abcdefghijABCDEFGHIJ012345");
-      if (next == 't') throw TransientStoreError("deadlock detected");
+      if (next == 'b') throw StoreBusy("deadlock detected");
     };
   }
   void expect_success_after_a_take_over() {
@@ -92,16 +92,30 @@ TEST_F(RunLoopFaults, WhereNotEvenTheEndingCanBeStoredTheRunIsTakenUpAgain) {
   expect_success_after_a_take_over();
 }
 
-TEST_F(RunLoopFaults, F28_AnEndingThatFailsForNowIsTriedAgainButNotForEver) {
+TEST_F(RunLoopFaults, F28_WhatABusyStoreRefusedIsStoredBeforeAnythingNew) {
   world.loop->turn();
-  script_commits("fftttt");
+  script_commits("bbfb");  // busy twice, refused together, busy alone, then stored
   world.run_until_idle();
-  EXPECT_EQ(status(), RunStatus::failed);
+  EXPECT_EQ(status(), RunStatus::success);
+  EXPECT_EQ(sent(Method::post, effect_url), 1);
+  EXPECT_EQ(stored().run.facts.attempt, 1);
+  EXPECT_TRUE(reported("the store is busy"));
+}
 
-  queue(phase("a", "effecting"));
+TEST_F(RunLoopFaults, F28_ARunThatIsFencedWhileTheStoreIsBusyIsForgotten) {
+  world.run_until_idle([this] { return effect_is(EffectState::done); });
+  script_commits("b");
+  world.run_until_idle([this] { return reported("the store is busy"); });
+  stored().run.claim_token = "somebody else's";
+  const std::size_t events = stored().events.size();
+  world.run_until_idle();
+  EXPECT_EQ(world.loop->running(), 0u);
+  EXPECT_EQ(stored().events.size(), events);
+}
+
+TEST_F(RunLoopFaults, F28_AnEndingThatMeetsABusyStoreLeavesTheRunToTheNextTakeOver) {
   world.loop->turn();
-  world.transport.sent.clear();
-  script_commits("ffttttt");
+  script_commits("ffb");
   world.run_until_idle();
   expect_success_after_a_take_over();
 }
@@ -123,7 +137,7 @@ TEST_F(RunLoopFaults, F11_WithoutALeaseNothingIsSentUntilItIsRenewed) {
       world.clock.advance_to(world.clock.steady_now() + minutes{1});
     } else if (!durable && stopped && failures < 3) {
       ++failures;
-      throw TransientStoreError("no connection");
+      throw std::runtime_error("no connection");
     }
   };
   for (int i = 0; i < 5; ++i) world.loop->turn();

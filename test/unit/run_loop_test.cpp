@@ -391,6 +391,7 @@ TEST(RunLoop, OneRunThatCannotBeStoredDoesNotHurtAnother) {
   world.run_until_idle();
   EXPECT_EQ(world.status("run-2"), RunStatus::success);
   EXPECT_EQ(world.status("run-1"), RunStatus::failed);
+  EXPECT_EQ(world.store.runs.at("run-1").run.phases[0].state, PhaseState::failed);
   EXPECT_FALSE(world.reports.empty());
 }
 

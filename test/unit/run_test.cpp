@@ -81,5 +81,25 @@ TEST(HttpResponse, OkIsAStatusOf2xxWithoutFailure) {
   EXPECT_FALSE(response.ok());
 }
 
+TEST(HttpDate, IsReadStrictly) {
+  EXPECT_EQ(http_date("Fri, 15 Jan 2027 08:00:20 GMT"), WallTime{std::chrono::seconds{1'800'000'020}});
+  for (const char* odd : {"", "Fri, 15 Jan 2027 08:00:20", "Fri, 15 Jan 2027 08:00:20 GMT ", "2027-01-15T08:00:20Z",
+                          "Fri, 15 Jom 2027 08:00:20 GMT", "Fri, 15 Jan 2027 25:00:20 GMT"})
+    EXPECT_EQ(http_date(odd), std::nullopt) << odd;  // I48
+}
+
+TEST(HttpDate, F50_AClockThatIsAMinuteAwayIsNamed) {
+  HttpResponse response;
+  const WallTime now{std::chrono::seconds{1'800'000'000}};
+  EXPECT_EQ(clock_remark(response, now), "");
+  response.headers = {{"Date", "Fri, 15 Jan 2027 08:00:20 GMT"}};
+  EXPECT_EQ(clock_remark(response, now), "");
+  response.headers = {{"Date", "Fri, 15 Jan 2027 08:10:00 GMT"}};
+  EXPECT_EQ(clock_remark(response, now),
+            "; the clock of this server is 600 s behind the service's clock, set it right first");
+  response.headers = {{"Date", "Fri, 15 Jan 2027 07:59:00 GMT"}};
+  EXPECT_NE(clock_remark(response, now).find("60 s ahead of"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace ops
