@@ -226,3 +226,27 @@ ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER queue_new_runs;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER follow_status;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER delete_with_run;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER truncate_with_runs;
+
+-- Replication --------------------------------------------------------------------------------------------------------
+
+-- Replicated runs are history: they shall not be worked on here, even where all tables of another server are replicated.
+CREATE FUNCTION ops._keep_local() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ops._keep_local() IS 'Drops what arrives by logical replication: the table tells of this server alone';
+
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_queue FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_slots FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.workers FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.armed_identity FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+ALTER TABLE ops.run_queue ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.run_slots ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.workers ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.armed_identity ENABLE REPLICA TRIGGER keep_local;
+COMMENT ON TRIGGER keep_local ON ops.run_queue IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.run_slots IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.workers IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.armed_identity IS 'Fires only where changes of another server are applied';
