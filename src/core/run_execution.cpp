@@ -12,6 +12,9 @@ namespace {
 /// How long a cancel coroutine may follow what it stops before the run ends with an error.
 constexpr Millis longest_stop = std::chrono::minutes{20};
 
+/// What a phase that is taken up again has at least: what it waited for may have ended while nobody looked (fault F68).
+constexpr std::chrono::microseconds shortest_resumption = std::chrono::minutes{5};
+
 }  // namespace
 
 // Phase --------------------------------------------------------------------------------------------------------------
@@ -238,7 +241,8 @@ std::vector<PhaseExecution*> RunExecution::advance() {
     phase_write(phase);
     // What earlier lives used of the time limit counts; a clock set back cannot lengthen it.
     const auto used = std::max(std::chrono::microseconds{0}, now - phase.started_at.value_or(now));
-    const SteadyTime deadline = steady_now + std::max(std::chrono::microseconds{0}, phase.timeout - used);
+    const std::chrono::microseconds limit = phase.timeout;
+    const SteadyTime deadline = steady_now + std::max(limit - used, std::min(limit, shortest_resumption));
 
     std::vector<EffectRecord> effects;
     for (const EffectRecord& effect : claimed_.effects)
