@@ -6,7 +6,7 @@ export PG_CONFIG
 EXTENSION_MAKE = $(MAKE) --no-print-directory -f src/extension.mk
 
 .DEFAULT_GOAL := all
-.PHONY: all install uninstall demo check check-unit soak coverage bench setup format lint tidy fuzz clean
+.PHONY: all install uninstall demo check check-unit soak coverage bench storm soak-memory setup format lint tidy fuzz clean
 
 ## Builds the module and the install script.
 all:
@@ -47,6 +47,20 @@ bench:
 coverage:
 	test/run/setup.sh coverage
 	test/run/coverage.sh
+
+## Kills worker and server in every way while runs are under way; figures in docs/reliability.md. The last line says what was lost.
+STORM_KILLS ?= 1000
+STORM_RUNS ?= 5000
+storm: setup
+	@$(EXTENSION_MAKE) -j2 VARIANT=faults variant >/dev/null
+	@OPS_QUIET=1 OPS_MODULE=build/faults/ops_runner.so test/run/with_server.sh -c fsync=off -- \
+	  node test/storm/storm.mjs $(STORM_KILLS) $(STORM_RUNS)
+
+## Memory of the worker over many runs of which a fifth fails.
+SOAK_RUNS ?= 10000
+soak-memory: setup
+	@$(EXTENSION_MAKE) -j2 all >/dev/null
+	@OPS_QUIET=1 test/run/with_server.sh -c fsync=off -- node test/storm/memory.mjs $(SOAK_RUNS)
 
 format:
 	git ls-files 'src/*.cpp' 'src/*.hpp' 'test/*.cpp' 'test/*.hpp' | xargs clang-format-19 -i

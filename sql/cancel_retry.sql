@@ -30,6 +30,22 @@ SELECT status, cancel_requested_at IS NOT NULL AS requested FROM ops.cancel_run(
 SELECT t.error(format('SELECT ops.cancel_run(%L)', :'run_id'));
 SELECT t.name(run_id) AS run, cancel_requested_at IS NOT NULL AS requested FROM ops._claim_runs('built-in', 1);
 UPDATE ops.runs SET status = 'cancelled', finished_at = now() WHERE status = 'claimed';
+-- parked in the middle of a phase: queued once more, to stop what was begun outside; a second time ends it as it is
+SELECT run_id FROM ops.queue_run('acme', 'prod', '0123ac0', 'main') \gset
+SELECT count(*) FROM ops._claim_runs('built-in', 1);
+UPDATE ops.run_phases SET state = 'running' WHERE run_id = :'run_id' AND phase_no = 1;
+UPDATE ops.runs SET status = 'waiting', waiting_for = 'secret:github' WHERE status = 'claimed';
+SELECT status, waiting_for, cancel_requested_at IS NOT NULL AS requested FROM ops.cancel_run(:'run_id', 'stop');
+SELECT t.name(run_id) AS run, cancel_requested_at IS NOT NULL AS requested FROM ops._claim_runs('built-in', 1);
+UPDATE ops.runs SET status = 'waiting', waiting_for = 'secret:github' WHERE status = 'claimed';
+SELECT status, waiting_for FROM ops.cancel_run(:'run_id', 'let it be');
+SELECT t.error(format('SELECT ops.cancel_run(%L)', :'run_id'));
+-- records may be lost: claimed once more, to look
+SELECT run_id FROM ops.queue_run('acme', 'prod', '0123ac1', 'main') \gset
+UPDATE ops.runs SET look_first = true WHERE run_id = :'run_id';
+SELECT status, cancel_requested_at IS NOT NULL AS requested FROM ops.cancel_run(:'run_id', 'stop');
+SELECT t.name(run_id) AS run, cancel_requested_at IS NOT NULL AS requested FROM ops._claim_runs('built-in', 1);
+UPDATE ops.runs SET status = 'cancelled', finished_at = now() WHERE status = 'claimed';
 -- effects that nobody can tell are named
 SELECT run_id FROM ops.queue_run('acme', 'prod', '0123ab0', 'main') \gset
 INSERT INTO ops.effects (run_id, phase, effect_key, kind, state, attempt, target, request_hash)

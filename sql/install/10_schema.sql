@@ -6,9 +6,9 @@ DO $roles$
 DECLARE
   v_role record;
 BEGIN
-  -- Its conversion to UTF-8 does nothing, so bytes that are no text would reach JSON and HTTP (input I24).
-  IF pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' THEN
-    RAISE EXCEPTION 'ops_runner cannot be used in a database with encoding SQL_ASCII'
+  -- Bytes that are no text would reach JSON and HTTP, and what services write would not fit into the tables (input I24).
+  IF pg_catalog.current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE EXCEPTION 'ops_runner cannot be used in a database with encoding %', pg_catalog.current_setting('server_encoding')
       USING ERRCODE = '0A000', HINT = 'Create the database with encoding UTF8.';
   END IF;
   -- Owns every object; nobody logs in as it. Definer functions run with its rights, which end at schema ops.

@@ -92,7 +92,7 @@ CREATE TABLE ops.runs (
   CONSTRAINT idempotency_key_is_short CHECK (octet_length(idempotency_key) BETWEEN 1 AND 200),
   CONSTRAINT origin_is_complete CHECK ((origin_run_id IS NULL) = (origin_kind IS NULL)),
   CONSTRAINT origin_kind_is_known CHECK (origin_kind IN ('retry', 'rollback'))
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 45);
 -- No index holds a column that changes while a run is worked on: its updates stay on their page (HOT).
 CREATE UNIQUE INDEX runs_idempotency_key ON ops.runs (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_env_id_queued_at ON ops.runs (env_id, queued_at);

@@ -20,7 +20,10 @@ BEGIN
       RAISE EXCEPTION 'run "%" is already % and does not change any more', OLD.run_id, OLD.status
         USING ERRCODE = '55000', HINT = 'Queue a new run, or repeat this one with ops.retry_run(run).';
     END IF;
-    IF OLD.status <> NEW.status AND ops._transition_allowed(OLD.status, NEW.status) IS NOT TRUE THEN
+    -- The worker of this server writes a claim and what follows it in the same transaction as one change: both edges count.
+    IF OLD.status <> NEW.status AND ops._transition_allowed(OLD.status, NEW.status) IS NOT TRUE
+       AND (OLD.status = 'queued' AND NEW.attempt = OLD.attempt + 1 AND NEW.claim_token IS DISTINCT FROM OLD.claim_token
+            AND ops._transition_allowed('claimed', NEW.status)) IS NOT TRUE THEN
       RAISE EXCEPTION 'run "%" cannot go from % to %', OLD.run_id, OLD.status, NEW.status
         USING ERRCODE = '55000', HINT = 'Use the functions of schema ops; docs/architecture.md shows the allowed changes.';
     END IF;
@@ -135,11 +138,11 @@ DECLARE
 BEGIN
   -- EXCEPT is hashed: cheap however many rows the statement has changed.
   SELECT array_agg(c.run_id) FILTER (WHERE c.status = 'queued'),
-         array_agg(c.run_id) FILTER (WHERE c.status = 'claimed'),
+         array_agg(c.run_id) FILTER (WHERE c.status IN ('claimed', 'running')),
          array_agg(c.run_id) FILTER (WHERE c.status NOT IN ('queued', 'claimed', 'running'))
     INTO v_queued, v_claimed, v_stopped
     FROM (SELECT n.run_id, n.status FROM new_runs n EXCEPT SELECT o.run_id, o.status FROM old_runs o) c;
-  -- ops._claim_runs has moved the queue row into a slot already.
+  -- ops._take_slots has moved the queue row into a slot already.
   IF v_claimed IS NOT NULL
      AND (SELECT count(*) FROM ops.run_slots s WHERE s.run_id = ANY (v_claimed)) <> cardinality(v_claimed) THEN
     RAISE EXCEPTION 'a run without a slot cannot be claimed'
@@ -223,3 +226,27 @@ ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER queue_new_runs;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER follow_status;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER delete_with_run;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER truncate_with_runs;
+
+-- Replication --------------------------------------------------------------------------------------------------------
+
+-- Replicated runs are history: they shall not be worked on here, even where all tables of another server are replicated.
+CREATE FUNCTION ops._keep_local() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ops._keep_local() IS 'Drops what arrives by logical replication: the table tells of this server alone';
+
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_queue FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_slots FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.workers FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.armed_identity FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+ALTER TABLE ops.run_queue ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.run_slots ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.workers ENABLE REPLICA TRIGGER keep_local;
+ALTER TABLE ops.armed_identity ENABLE REPLICA TRIGGER keep_local;
+COMMENT ON TRIGGER keep_local ON ops.run_queue IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.run_slots IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.workers IS 'Fires only where changes of another server are applied';
+COMMENT ON TRIGGER keep_local ON ops.armed_identity IS 'Fires only where changes of another server are applied';

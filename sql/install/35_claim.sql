@@ -2,8 +2,7 @@
 --
 -- It waits for nobody: what another session holds is passed over and stays ready. Blocked runs are never walked over: a run
 -- is examined when it arrives and again when a slot of its environment is given back.
-CREATE FUNCTION ops._claim_runs(p_worker_id text, p_limit int, p_claimed_role name DEFAULT NULL, p_lease interval DEFAULT NULL)
-  RETURNS SETOF ops.runs
+CREATE FUNCTION ops._take_slots(p_worker_id text, p_limit int) RETURNS text[]
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   -- The tables are small at one time and large at another; a plan made when they were small must not read them whole.
   SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -87,6 +86,18 @@ BEGIN
     PERFORM ops._ring(true, false, false);  -- more are ready than were examined
   END IF;
 
+  RETURN v_claimed;
+END
+$$;
+COMMENT ON FUNCTION ops._take_slots(text, int) IS
+  'Chooses at most p_limit runs by priority and age, never more of an environment than max_active_runs, locks them and moves them from the queue into slots. The caller makes them claimed in the same transaction';
+
+CREATE FUNCTION ops._claim_runs(p_worker_id text, p_limit int, p_claimed_role name DEFAULT NULL, p_lease interval DEFAULT NULL)
+  RETURNS SETOF ops.runs
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+  v_claimed text[] := ops._take_slots(p_worker_id, p_limit);
+BEGIN
   IF cardinality(v_claimed) > 0 THEN
     RETURN QUERY
       UPDATE ops.runs r

@@ -234,6 +234,11 @@ const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
   return found == journal_.end() ? nullptr : &found->second;
 }
 
+bool PhaseContext::may_be_outside(std::string_view key) const {
+  const EffectRecord* record = effect_record(key);
+  return record == nullptr ? run_.look_first : record->state != EffectState::absent;
+}
+
 bool PhaseContext::has_begun_outside() const {
   return std::ranges::any_of(journal_, [](const auto& entry) { return entry.second.state != EffectState::absent; });
 }

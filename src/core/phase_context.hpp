@@ -132,6 +132,8 @@ class PhaseContext {
 
   /// Journal entry of an effect of this phase, or null. For cancel coroutines: what is out there?
   const EffectRecord* effect_record(std::string_view key) const;
+  /// False when this effect was certainly never sent, or is proven absent.
+  bool may_be_outside(std::string_view key) const;
 
   /// Checkpoint from this or an earlier life.
   std::optional<Json> recall(std::string_view key) const;

@@ -12,6 +12,9 @@ namespace {
 /// How long a cancel coroutine may follow what it stops before the run ends with an error.
 constexpr Millis longest_stop = std::chrono::minutes{20};
 
+/// What a phase that is taken up again has at least: what it waited for may have ended while nobody looked (fault F68).
+constexpr std::chrono::microseconds shortest_resumption = std::chrono::minutes{5};
+
 }  // namespace
 
 // Phase --------------------------------------------------------------------------------------------------------------
@@ -217,11 +220,14 @@ std::vector<PhaseExecution*> RunExecution::advance() {
   std::vector<PhaseExecution*> started;
   if (over()) return started;
   std::erase_if(executions_, [](const auto& execution) { return execution->settled(); });
-  const bool may_start = failed_phase_.empty() && !parked_ && !cancelling_;
+  const bool undisturbed = failed_phase_.empty() && !parked_;
+  const bool may_start = undisturbed && !cancelling_;
+  // Where the newest commits may be lost, a phase that looks pending may have begun: it is begun to be stopped.
+  const bool must_stop_all = undisturbed && cancelling_ && claimed_.facts.look_first;
   for (PhaseFacts& phase : claimed_.phases) {
     // A phase that an earlier life began runs again from the top; when the run is being cancelled, only to be stopped.
     const bool resumes = phase.state == PhaseState::running && !parked_;
-    const bool begins = phase.state == PhaseState::pending && may_start && needs_met(phase);
+    const bool begins = phase.state == PhaseState::pending && ((may_start && needs_met(phase)) || must_stop_all);
     const bool in_progress = std::ranges::any_of(
         executions_, [&](const auto& execution) { return &execution->context().phase() == &phase; });
     if (in_progress || (!resumes && !begins)) continue;
@@ -235,7 +241,8 @@ std::vector<PhaseExecution*> RunExecution::advance() {
     phase_write(phase);
     // What earlier lives used of the time limit counts; a clock set back cannot lengthen it.
     const auto used = std::max(std::chrono::microseconds{0}, now - phase.started_at.value_or(now));
-    const SteadyTime deadline = steady_now + std::max(std::chrono::microseconds{0}, phase.timeout - used);
+    const std::chrono::microseconds limit = phase.timeout;
+    const SteadyTime deadline = steady_now + std::max(limit - used, std::min(limit, shortest_resumption));
 
     std::vector<EffectRecord> effects;
     for (const EffectRecord& effect : claimed_.effects)

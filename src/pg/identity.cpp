@@ -43,6 +43,26 @@ std::optional<Note> read_note() {
   return std::nullopt;
 }
 
+/// Empty where there is none. Unreadable is no answer: it would make another identity.
+std::string machine_id() {
+  std::ifstream file("/etc/machine-id");
+  if (!file && access("/etc/machine-id", F_OK) == 0) throw SqlError(ERRCODE_IO_ERROR, "/etc/machine-id cannot be read");
+  std::string machine;
+  std::getline(file, machine);
+  return machine;
+}
+
+std::string read_identity() {
+  const std::string machine = machine_id();
+  char path[PATH_MAX] = "";
+  if (realpath(DataDir, path) == nullptr) strlcpy(path, DataDir, sizeof path);
+  // Written once by initdb; a copy of the file has another inode.
+  struct stat version_file{};
+  if (stat((std::string(path) + "/PG_VERSION").c_str(), &version_file) != 0)
+    throw SqlError(ERRCODE_IO_ERROR, std::string("the data directory cannot be read: ") + path);
+  return sha256_hex(machine + '\n' + path + '\n' + std::to_string(version_file.st_ino)).substr(0, 32);
+}
+
 void write_note(std::uint32_t promoted_to) {
   {
     std::ofstream file(new_note_file, std::ios::trunc);
@@ -54,15 +74,9 @@ void write_note(std::uint32_t promoted_to) {
 }  // namespace
 
 std::string data_directory_identity() {
-  std::string machine;
-  std::getline(std::ifstream("/etc/machine-id"), machine);
-  char path[PATH_MAX] = "";
-  if (realpath(DataDir, path) == nullptr) strlcpy(path, DataDir, sizeof path);
-  // Written once by initdb; a copy of the file has another inode.
-  struct stat version_file{};
-  if (stat((std::string(path) + "/PG_VERSION").c_str(), &version_file) != 0)
-    throw SqlError(ERRCODE_IO_ERROR, std::string("the data directory cannot be read: ") + path);
-  return sha256_hex(machine + '\n' + path + '\n' + std::to_string(version_file.st_ino)).substr(0, 32);
+  // Neither changes in the life of a process, and a process that is out of descriptors is still the same one.
+  static const std::string identity = read_identity();
+  return identity;
 }
 
 std::uint32_t current_timeline() {

@@ -17,8 +17,19 @@ namespace {
 // Statements ---------------------------------------------------------------------------------------------------------
 // Every operator and function is found in pg_catalog first: the worker pins its search_path.
 
+Statement take_slots_for_claim_statement("SELECT unnest(ops._take_slots($1, $2))");
+
+// The runs are locked. Their rows change once: when this transaction records what they have done
+// (record_runs_statement).
 Statement claim_statement(R"sql(
-  SELECT run_id, claim_token, attempt, status FROM ops._claim_runs($1, $2))sql");
+  SELECT run_id, gen_random_uuid(), attempt + 1, 'claimed' FROM ops.runs WHERE run_id = ANY ($1))sql");
+
+// For claims of a transaction that records nothing of them.
+Statement complete_claims_statement(R"sql(
+  UPDATE ops.runs r
+     SET status = 'claimed', claimed_by = $3, claim_token = u.claim_token::uuid, claimed_at = clock_timestamp(),
+         attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp())
+    FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) WHERE r.run_id = u.run_id)sql");
 
 // A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
 // together with the run.
@@ -35,10 +46,18 @@ Statement bury_statement(R"sql(
   UPDATE ops.workers w SET stopped_at = clock_timestamp()
    WHERE w.kind = 'server' AND w.stopped_at IS NULL AND w.worker_id <> $1 AND pg_try_advisory_xact_lock(w.lock_key))sql");
 
-// After bury_statement: a dead worker's last commit may be newer than the snapshot that found its lock free.
+// Runs before their slots, as operators lock them. After bury_statement: a dead worker's last commit may be newer than
+// the snapshot that found its lock free.
+Statement lock_orphans_statement(R"sql(
+  SELECT r.run_id FROM ops.runs r
+   WHERE r.run_id <> ALL ($2)
+     AND r.run_id IN (SELECT s.run_id FROM ops.run_slots s JOIN ops.workers w ON w.worker_id = s.worker_id
+                       WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
+   ORDER BY r.run_id FOR UPDATE OF r)sql");
+
 Statement take_slots_statement(R"sql(
   UPDATE ops.run_slots s SET worker_id = $1, cancel_requested = false
-   WHERE s.run_id <> ALL ($2)
+   WHERE s.run_id = ANY ($2)
      AND s.worker_id IN (SELECT w.worker_id FROM ops.workers w
                           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
   RETURNING s.run_id)sql");
@@ -63,19 +82,26 @@ Statement effects_statement(R"sql(
 Statement event_keys_statement(R"sql(
   SELECT run_id, phase, event_key FROM ops.run_events WHERE run_id = ANY($1) AND event_key IS NOT NULL)sql");
 
-// Fenced by the claim token: a run that was taken away is not touched and not returned.
+// Fenced by the claim token: a run that was taken away is not touched and not returned. A run that this transaction
+// claims is locked by it, and its claim is recorded here too.
 Statement record_runs_statement(R"sql(
   UPDATE ops.runs r
-     SET status = coalesce(i.status, r.status),
+     SET status = coalesce(i.status, CASE WHEN i.claims THEN 'claimed' ELSE r.status END),
          waiting_for = i.waiting_for,
          finished_at = CASE WHEN i.status IN ('success', 'failed', 'cancelled') THEN clock_timestamp() END,
-         claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claim_token END,
-         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL ELSE r.claimed_by END,
+         claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE i.claim_token END,
+         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL WHEN i.claims THEN $8 ELSE r.claimed_by END,
+         claimed_at = CASE WHEN i.claims THEN clock_timestamp() ELSE r.claimed_at END,
+         started_at = CASE WHEN i.claims THEN coalesce(r.started_at, clock_timestamp()) ELSE r.started_at END,
+         attempt = CASE WHEN i.claims THEN r.attempt + 1 ELSE r.attempt END,
          metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END,
          last_seq = r.last_seq + i.events
-    FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
-                     AS u(run_id, claim_token, status, waiting_for, metadata, events)) i
-   WHERE r.run_id = i.run_id AND r.claim_token = i.claim_token::uuid AND r.status IN ('claimed', 'running')
+    FROM (SELECT u.run_id, u.claim_token::uuid AS claim_token, u.status, u.waiting_for, u.metadata, u.events, u.claims = 1 AS claims
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[])
+                   AS u(run_id, claim_token, status, waiting_for, metadata, events, claims)) i
+   WHERE r.run_id = i.run_id
+     AND CASE WHEN i.claims THEN r.status = 'queued'
+              ELSE r.claim_token = i.claim_token AND r.status IN ('claimed', 'running') END
   RETURNING r.run_id, r.last_seq - i.events)sql");
 
 Statement record_events_statement(R"sql(
@@ -117,10 +143,14 @@ Statement renew_statement(R"sql(
     UPDATE ops.workers SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' WHERE worker_id = $1)
   SELECT run_id FROM ops.run_slots WHERE worker_id = $1)sql");
 
+// Runs before their slots, as operators lock them.
 Statement cancel_statement(R"sql(
-  WITH told AS (
-    UPDATE ops.run_slots SET cancel_requested = false WHERE worker_id = $1 AND cancel_requested RETURNING run_id)
-  SELECT r.run_id, r.cancel_reason FROM ops.runs r JOIN told USING (run_id))sql");
+  WITH asked AS MATERIALIZED (
+    SELECT r.run_id, r.cancel_reason FROM ops.runs r
+     WHERE r.run_id IN (SELECT s.run_id FROM ops.run_slots s WHERE s.worker_id = $1 AND s.cancel_requested)
+     ORDER BY r.run_id FOR UPDATE OF r)
+  UPDATE ops.run_slots s SET cancel_requested = false FROM asked a WHERE s.run_id = a.run_id AND s.worker_id = $1
+  RETURNING s.run_id, a.cancel_reason)sql");
 
 Statement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
@@ -251,8 +281,13 @@ class RunTransaction final : public StoreTransaction {
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({worker_id_, limit}));
+    const Rows taken = take_slots_for_claim_statement.run({worker_id_, limit});
+    if (taken.size() == 0) return {};
+    TextColumn ids;
+    for (std::size_t i = 0; i < taken.size(); ++i) ids.emplace_back(taken.text(i, 0));
+    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({std::move(ids)}));
     read_history(runs);
+    for (const ClaimedRun& run : runs) open_claims_.emplace(run.facts.run_id, run.claim_token);
     return runs;
   }
 
@@ -282,15 +317,29 @@ class RunTransaction final : public StoreTransaction {
     return requests;
   }
 
-  void commit(bool flush) override { transaction_.commit(flush); }
+  void commit(bool flush) override {
+    complete_claims();
+    transaction_.commit(flush);
+  }
 
  private:
   using Base = std::map<std::string, std::int64_t>;
 
+  void complete_claims() {
+    if (open_claims_.empty()) return;
+    TextColumn run_id, claim_token;
+    for (const auto& [id, token] : open_claims_) {
+      run_id.emplace_back(id);
+      claim_token.emplace_back(token);
+    }
+    complete_claims_statement.run({std::move(run_id), std::move(claim_token), worker_id_});
+    open_claims_.clear();
+  }
+
   /// Returns, per run that is still ours, the seq before its first new event.
-  static Base record_runs(const std::vector<RunWrites>& writes) {
+  Base record_runs(const std::vector<RunWrites>& writes) {
     TextColumn run_id, claim_token, status, waiting_for, metadata;
-    IntColumn events;
+    IntColumn events, claims;
     for (const RunWrites& write : writes) {
       run_id.emplace_back(write.run_id);
       claim_token.emplace_back(write.claim_token);
@@ -298,9 +347,11 @@ class RunTransaction final : public StoreTransaction {
       waiting_for.push_back(write.status == RunStatus::waiting ? or_null(write.waiting_for) : std::nullopt);
       metadata.push_back(or_null(write.metadata));
       events.push_back(static_cast<std::int32_t>(write.events.size()));
+      claims.push_back(open_claims_.erase(write.run_id) > 0 ? 1 : 0);
     }
-    const Rows rows = record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status),
-                                                 std::move(waiting_for), std::move(metadata), std::move(events)});
+    const Rows rows =
+        record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for),
+                                   std::move(metadata), std::move(events), std::move(claims), worker_id_});
     Base base;
     for (std::size_t i = 0; i < rows.size(); ++i) base.emplace(rows.text(i, 0), rows.integer(i, 1));
     return base;
@@ -396,6 +447,7 @@ class RunTransaction final : public StoreTransaction {
   }
 
   const std::string& worker_id_;
+  std::map<std::string, std::string> open_claims_;  ///< token by run: claimed here and not yet recorded
   Transaction transaction_;
 };
 
@@ -410,7 +462,10 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   for (const std::string& run_id : held) known.emplace_back(run_id);
   Transaction transaction("taking over runs");
   bury_statement.run({worker_id_});
-  const Rows slots = take_slots_statement.run({worker_id_, std::move(known)});
+  const Rows orphans = lock_orphans_statement.run({worker_id_, std::move(known)});
+  TextColumn locked;
+  for (std::size_t i = 0; i < orphans.size(); ++i) locked.emplace_back(orphans.text(i, 0));
+  const Rows slots = take_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
   std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));

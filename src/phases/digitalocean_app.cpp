@@ -347,15 +347,15 @@ Coroutine<Json> perform_digitalocean_app(PhaseContext& ctx) {
 }
 
 Coroutine<std::string> cancel_digitalocean_app(PhaseContext& ctx) {
+  if (!ctx.may_be_outside("put_app")) co_return std::string();
   const EffectRecord* record = ctx.effect_record("put_app");
-  if (record == nullptr || record->state == EffectState::absent) co_return std::string();
   DigitaloceanClient client(ctx);
   std::string deployment_id;
-  if (record->state == EffectState::done) {
+  if (record != nullptr && record->state == EffectState::done) {
     deployment_id = text_at(record->outcome, "/deployment_id");
   } else {
     const std::string token = run_token(ctx);
-    const auto found = co_await look_for_deployment(ctx, client, token, built_digest(ctx));
+    const auto found = co_await look_for_deployment(ctx, client, token, std::string());
     if (!found) co_return std::string("DigitalOcean shows no deployment of this phase");
     deployment_id = text_at(*found, "/deployment_id");
   }

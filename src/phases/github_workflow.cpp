@@ -66,11 +66,17 @@ Coroutine<Json> image_outcome(PhaseContext& ctx, RegistryClient& registry, Manif
   co_return outcome;
 }
 
+/// Since when a run of ours may have been created, with two minutes of slack for the difference of two clocks.
+std::string created_since(const PhaseContext& ctx) {
+  if (const auto asked = ctx.recall("dispatched_after")) return asked->get<std::string>();
+  const RunFacts& run = ctx.run();
+  return utc((run.look_first && run.queued_at ? *run.queued_at : ctx.now()) - std::chrono::minutes{2});
+}
+
 /// Runs of the workflow that carry our token in their name, oldest first.
 Coroutine<std::vector<Json>> find_runs(PhaseContext& ctx, GithubClient& github, std::string token) {
-  const auto asked = ctx.recall("dispatched_after");
-  std::string url = workflow_url(ctx, github) + "/runs?event=workflow_dispatch&per_page=100&created=" +
-                    percent_encode(">=" + (asked ? asked->get<std::string>() : utc(ctx.now())));
+  std::string url = workflow_url(ctx, github) +
+                    "/runs?event=workflow_dispatch&per_page=100&created=" + percent_encode(">=" + created_since(ctx));
   std::vector<Json> runs = co_await github.get_list(std::move(url), "workflow_runs", "the workflow's runs");
   std::erase_if(runs, [&](const Json& run) {
     const Json& title = value_at(run, "/display_title");
@@ -136,10 +142,7 @@ Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
 
 /// Dispatches the workflow once and returns {workflow_run_id, html_url}.
 Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string token) {
-  // Read with two minutes of slack for the difference of two clocks.
-  const RunFacts& run = ctx.run();
-  const WallTime since = run.look_first && run.queued_at ? *run.queued_at : ctx.now();
-  ctx.remember("dispatched_after", utc(since - std::chrono::minutes{2}));
+  ctx.remember("dispatched_after", created_since(ctx));
   Json inputs = value_at(ctx.config(), "/github/inputs");
   if (!inputs.is_object()) inputs = Json::object();
   inputs["run_token"] = token;
@@ -404,12 +407,12 @@ Coroutine<Json> perform_github_workflow(PhaseContext& ctx) {
 }
 
 Coroutine<std::string> cancel_github_workflow(PhaseContext& ctx) {
+  if (!ctx.may_be_outside("dispatch")) co_return std::string();
   const EffectRecord* record = ctx.effect_record("dispatch");
-  if (record == nullptr || record->state == EffectState::absent) co_return std::string();
   GithubClient github(ctx);
   const std::string token = run_token(ctx);
   std::optional<Json> found;
-  if (record->state == EffectState::done && record->outcome.contains("workflow_run_id")) {
+  if (record != nullptr && record->state == EffectState::done && record->outcome.contains("workflow_run_id")) {
     found = record->outcome;
   } else if (const auto remembered = ctx.recall("dispatched_run")) {
     found = *remembered;

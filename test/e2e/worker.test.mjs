@@ -67,14 +67,14 @@ test('F17 library and extension of different versions: idle with a clear state, 
 
 test('F17 a database on which the worker may not act: ever fewer log lines, the queue is kept', async () => {
   const log = logFromHere();
-  await world.db.query('REVOKE EXECUTE ON FUNCTION ops._claim_runs(text, int, name, interval) FROM ops_runner_worker');
+  await world.db.query('REVOKE EXECUTE ON FUNCTION ops._take_slots(text, int) FROM ops_runner_worker');
   const runId = await world.queue(await world.environment('refused', smoke));
   await eventually('it is told', async () => /permission denied/.test((await world.worker()).last_error));
   const end = performance.now() + 2000;
   await eventually('two seconds are over', () => performance.now() > end);
   const lines = log(/LOG: .*permission denied/).length;
   assert.ok(lines <= 12, `${lines} log lines in two seconds`);
-  await world.db.query('GRANT EXECUTE ON FUNCTION ops._claim_runs(text, int, name, interval) TO ops_runner_worker');
+  await world.db.query('GRANT EXECUTE ON FUNCTION ops._take_slots(text, int) TO ops_runner_worker');
   assert.equal((await world.finished(runId)).status, 'success');
 });
 

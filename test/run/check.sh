@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 top=$PWD
-[ $# -gt 0 ] || set -- unit layers sim regress isolation pgtap e2e t
+[ $# -gt 0 ] || set -- unit layers sim regress isolation pgtap e2e t storm
 logs=$(mktemp -d /tmp/ops_check.XXXXXX)
 chmod 755 "$logs"
 trap 'rm -rf "$logs"' EXIT
@@ -107,7 +107,13 @@ suite_t() {
   count t "$(matches '^ok ' t)" "$(matches '^(not ok |Bail out)' t)" $status
 }
 
-case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "* | *" t "*)
+# Short forms.
+suite_storm() {
+  { make --no-print-directory storm STORM_KILLS=60 STORM_RUNS=300; make --no-print-directory soak-memory SOAK_RUNS=3000; } > "$logs/storm.log" 2>&1
+  count storm "$(matches '^ok ' storm)" "$(matches '^not ok ' storm)" "$(matches '^make(\[[0-9]+\])?: \*\*\*' storm)"
+}
+
+case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "* | *" t "* | *" storm "*)
   if ! make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} all > "$logs/build.log" 2>&1; then
     tail -n 60 "$logs/build.log"
     echo "0 passed, 1 failed"

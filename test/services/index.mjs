@@ -41,6 +41,12 @@ export async function startServices(options = {}) {
   await Promise.all([registry.start(), github.start(), digitalocean.start(), odoo.start()]);
   const s3Port = (await s3.run()).port;
   const urls = { github: github.service.url, githubFiles: github.files.url, registry: registry.service.url, digitalocean: digitalocean.service.url, odoo: odoo.service.url, s3: `http://127.0.0.1:${s3Port}` };
+  // However this process ends, nothing of it stays.
+  process.on('exit', () => {
+    registry.child.kill('SIGKILL');
+    rmSync(stateDir, { recursive: true, force: true });
+  });
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
   const services = {
     stateDir, journal, secrets, urls, registry, github, digitalocean, odoo,
     allowedHosts: Object.values(urls).join(', '),

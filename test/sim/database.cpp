@@ -120,8 +120,8 @@ bool Database::cancel_run(const std::string& run_id) {
   Change& change = changed(changes, run_id);
   RunRow& row = change.row;
   const bool in_a_phase = std::ranges::find(row.phases, PhaseState::running, &StoredPhase::state) != row.phases.end();
-  const bool at_once =
-      (row.status() == RunStatus::waiting && row.cancel_requested) || (!row.is_active() && !in_a_phase);
+  const bool at_once = (row.status() == RunStatus::waiting && row.cancel_requested) ||
+                       (!row.is_active() && !in_a_phase && !row.look_first);
   write_event(change, Level::warn, at_once ? "cancelled by operator" : "cancel requested by operator");
   row.cancel_requested = true;
   if (at_once) {

@@ -190,6 +190,17 @@ subtest 'F11 SIGSTOP for longer than the lease, then SIGCONT' => sub {
 	$ops->succeeds($ops->queue($ops->environment('f11-after')));
 };
 
+subtest 'F68 a build that ended while the server was down for a day' => sub {
+	OpsRunner::services('set', service => 'github', buildMs => 600_000);
+	my $run = $ops->queue($ops->environment('f68', github => { poll_interval => '2 s' }));
+	OpsRunner::until('the build is dispatched', sub { $ops->events($run) =~ /dispatched/ });
+	$ops->sql("UPDATE ops.run_phases SET started_at = started_at - interval '1 day' WHERE run_id = '$run' AND state = 'running'");
+	$node->stop;
+	OpsRunner::services('set', service => 'github', buildMs => 300);
+	$node->start;
+	$ops->succeeds($run);
+};
+
 subtest 'all in all' => sub { $ops->sound };
 
 done_testing();

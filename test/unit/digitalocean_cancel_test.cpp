@@ -56,6 +56,21 @@ TEST_F(DigitaloceanCancel, BeforeThePutNothingIsOutside) {
   EXPECT_TRUE(told("nothing was left to stop outside"));
 }
 
+// The commits that told of the phase and its PUT were lost with the old primary.
+TEST_F(DigitaloceanCancel, F41_APutWithoutARecordIsLookedForAfterAPromotion) {
+  queue(phase_facts(), {built()});
+  world.run_until_idle([this] { return sent(Method::get, "/deployments/dep-1$") > 0; });
+  ClaimedRun& run = stored().run;
+  run.effects.clear();
+  run.phases.back().state = PhaseState::pending;
+  run.facts.look_first = true;
+  run.cancel_requested = true;
+  restart();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_EQ(sent(Method::post, "/cancel$"), 1);
+}
+
 TEST_F(DigitaloceanCancel, APutWithLostAnswerIsLookedForAndCancelled) {
   answer_to_put = lost(true);
   services.on(Method::get, "/v2/apps/app-1$", [this](const HttpRequest&) {
