@@ -51,7 +51,8 @@ std::optional<Millis> used_up(const HttpResponse& response, WallTime wall_now) {
     if (whole_number(response.header(name + "remaining")) != 0) continue;
     const auto reset = whole_number(response.header(name + "reset"));
     if (!reset) return first_secondary_wait;
-    return bounded(*reset - epoch_seconds(wall_now));
+    constexpr std::int64_t far_future = std::int64_t{1} << 40;
+    return bounded(std::clamp<std::int64_t>(*reset, 0, far_future) - epoch_seconds(wall_now));
   }
   return std::nullopt;
 }

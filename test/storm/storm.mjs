@@ -71,6 +71,7 @@ const tally = {}; // how often each way was used
 let crashes = 0;
 let taken = 0; // claims of a worker outside while ours hung
 let done = 0;
+const moments = []; // of the kills
 let pool = [];
 const begin = Date.now();
 while (done < kills) {
@@ -85,6 +86,7 @@ while (done < kills) {
   // A kill comes at any moment: after up to half a second of work.
   await new Promise((resolve) => setTimeout(resolve, random() * 500));
   const worker = await server.worker();
+  moments.push(Date.now());
   const outcome = await all[name].kill(server, worker, feed);
   if (outcome === false) continue;
   taken += outcome?.taken ?? 0;
@@ -129,11 +131,11 @@ const [{ gaps }] = await server.ask(`SELECT count(*)::int AS gaps FROM ops.runs 
 const reinitialised = server.crashes;
 // From the moment the server accepts connections to the first run that is taken over.
 const takeovers = (await server.ask(`SELECT extract(epoch FROM created_at)::float8 * 1000 AS at FROM ops.run_events WHERE message LIKE 'taken over by worker%' ORDER BY created_at`)).map((row) => row.at);
-const starts = server.starts.concat(Infinity);
 const resumes = [];
-for (let i = 1; i + 1 < starts.length; ++i) {
-  const first = takeovers.find((at) => at >= starts[i] && at < starts[i + 1]);
-  if (first !== undefined) resumes.push(first - starts[i]);
+for (const start of server.starts.slice(1)) {
+  const nextKill = moments.find((at) => at > start) ?? Infinity; // what is taken over later belongs to that
+  const first = takeovers.find((at) => at >= start && at < nextKill);
+  if (first !== undefined) resumes.push(first - start);
 }
 resumes.sort((a, b) => a - b);
 const share = (part) => (resumes[Math.min(resumes.length - 1, Math.floor(resumes.length * part))] / 1000).toFixed(2);
