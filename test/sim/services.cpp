@@ -19,19 +19,19 @@ bool Services::odoo_is_well(const EnvironmentPlan& environment) const {
 
 HttpResponse Services::respond(const HttpRequest& request) {
   const Url url = *parse_url(request.url);
-  const std::string base = url.scheme + "://" + url.host;
-  if (base == github_origin) return github.respond(request, url);
-  if (base == github_files_origin) return github.file(url);
-  if (base == registry_origin) return registry.respond(request, url);
-  if (base == digitalocean_origin) return digitalocean.respond(request, url);
-  if (base == storage_origin) return bucket.respond(request, url);
+  const auto at = [&](std::string_view origin) { return request.url.starts_with(origin); };
+  if (at(github_origin)) return github.respond(request, url);
+  if (at(github_files_origin)) return github.file(url);
+  if (at(registry_origin)) return registry.respond(request, url);
+  if (at(digitalocean_origin)) return digitalocean.respond(request, url);
+  if (at(storage_origin)) return bucket.respond(request, url);
   if (request.url == notice_url) {
     ++notices_[request.body];
     ground_.took_effect("notice " + request.body);
     return answer(200, Json::object());
   }
   for (const EnvironmentPlan& environment : scene_.environments)
-    if (base == environment.odoo_url) return odoo_answer(url, odoo_is_well(environment));
+    if (at(environment.odoo_url)) return odoo_answer(url, odoo_is_well(environment));
   return answer(404);
 }
 

@@ -1,5 +1,5 @@
 // What is durable, in memory: the same rules as the SQL side (claims by environment, fenced writes, take-over with a
-// new token), with hooks for crashes and, for the simulation, deliberate defects.
+// new token), with hooks for failures and crashes. The simulation has a model of its own (test/sim/database.hpp).
 #pragma once
 
 #include <functional>
@@ -13,23 +13,6 @@
 #include "core/ports.hpp"
 
 namespace ops::test {
-
-/// Ways to break the store. The simulation must notice each of them.
-struct StoreDefects {
-  bool forgets_intents = false;        ///< intended effects are not stored
-  bool has_no_fence = false;           ///< writes of an old claim are taken
-  bool take_over_keeps_token = false;  ///< so an old claim stays valid
-  bool take_over_forgets_effects = false;
-  bool take_over_forgets_memory = false;  ///< remembered values, the run token among them
-  bool take_over_forgets_event_keys = false;
-  bool take_over_finds_nothing = false;
-  bool take_over_takes_finished = false;
-  bool ignores_slots = false;  ///< several active runs in one environment
-  bool loses_commits = false;  ///< every tenth commit is acknowledged and lost
-  bool commits_late = false;   ///< acknowledged first, durable with the next transaction
-  bool tears_commits = false;  ///< a crash in a commit leaves half of it
-  bool loses_cancels = false;
-};
 
 /// Codes of all errors that were stored by this program, of whatever store.
 inline std::set<std::string>& stored_error_codes() {
@@ -49,7 +32,6 @@ class MemoryStore final : public Store {
   };
 
   std::unique_ptr<StoreTransaction> begin() override {
-    apply_late();
     ++transactions;
     return std::make_unique<MemoryTransaction>(*this);
   }
@@ -72,34 +54,17 @@ class MemoryStore final : public Store {
     if (stored.run.status == RunStatus::queued) set_status(stored, RunStatus::cancelled);
   }
 
-  /// Every active run, as a new life of the worker finds it.
-  std::vector<ClaimedRun> take_over() {
-    late_.clear();  // what was not durable is gone with the old life
-    std::vector<ClaimedRun> taken;
-    if (defects.take_over_finds_nothing) return taken;
-    for (auto& [id, stored] : runs) {
-      const bool active = stored.run.status == RunStatus::claimed || stored.run.status == RunStatus::running;
-      if (active || (defects.take_over_takes_finished && is_final(stored.run.status))) taken.push_back(taken_over(id));
-    }
-    return taken;
-  }
   ClaimedRun taken_over(const std::string& run_id) {
     StoredRun& stored = runs.at(run_id);
-    if (!defects.take_over_keeps_token) stored.run.claim_token = "token-" + std::to_string(++tokens);
-    if (is_final(stored.run.status)) set_status(stored, RunStatus::claimed);
+    stored.run.claim_token = "token-" + std::to_string(++tokens);
     stored.run.facts.attempt += 1;
     ClaimedRun run = stored.run;
-    if (defects.take_over_forgets_effects) run.effects.clear();
-    if (defects.take_over_forgets_memory)
-      for (PhaseFacts& phase : run.phases) phase.remembered = Json::object();
-    if (!defects.take_over_forgets_event_keys)
-      for (const EventRecord& event : stored.events)
-        if (!event.once.empty()) run.event_keys.emplace_back(event.phase, event.once);
+    for (const EventRecord& event : stored.events)
+      if (!event.once.empty()) run.event_keys.emplace_back(event.phase, event.once);
     return run;
   }
 
   std::map<std::string, StoredRun> runs;
-  StoreDefects defects;
   int busy_commits = 0;            ///< so many transactions from now on meet a busy store
   int fail_commits = 0;            ///< so many commits fail from now on
   std::set<std::string> poisoned;  ///< runs whose events cannot be stored
@@ -113,10 +78,6 @@ class MemoryStore final : public Store {
   static void set_status(StoredRun& stored, RunStatus status) {
     stored.run.status = status;
     stored.history.push_back(status);
-  }
-  void apply_late() {
-    for (auto& [id, stored] : late_) runs[id] = std::move(stored);
-    late_.clear();
   }
 
   class MemoryTransaction final : public StoreTransaction {
@@ -133,7 +94,7 @@ class MemoryStore final : public Store {
         if (static_cast<int>(claimed.size()) == limit) break;
         if (unchanged.run.status != RunStatus::queued) continue;
         const std::string& env_id = unchanged.run.facts.env_id;
-        if (!env_id.empty() && !store_.defects.ignores_slots && !busy.insert(env_id).second) continue;
+        if (!env_id.empty() && !busy.insert(env_id).second) continue;
         StoredRun& stored = changed(id);
         set_status(stored, RunStatus::claimed);
         stored.run.facts.attempt += 1;
@@ -149,7 +110,7 @@ class MemoryStore final : public Store {
         StoredRun& stored = changed(write.run_id);
         const bool fenced = stored.run.claim_token != write.claim_token || is_final(stored.run.status) ||
                             stored.run.status == RunStatus::queued;
-        if (fenced && !store_.defects.has_no_fence) {
+        if (fenced) {
           lost.insert(write.run_id);
           continue;
         }
@@ -174,7 +135,7 @@ class MemoryStore final : public Store {
         const bool active = unchanged.run.status == RunStatus::claimed || unchanged.run.status == RunStatus::running;
         if (!active || !unchanged.run.cancel_requested || unchanged.cancel_told) continue;
         changed(id).cancel_told = true;
-        if (!store_.defects.loses_cancels) requests.push_back({id, unchanged.run.cancel_reason});
+        requests.push_back({id, unchanged.run.cancel_reason});
       }
       return requests;
     }
@@ -188,20 +149,8 @@ class MemoryStore final : public Store {
         --store_.fail_commits;
         throw std::runtime_error("commit failed");
       }
-      try {
-        store_.at_commit(false);
-      } catch (...) {
-        if (store_.defects.tears_commits && !copies_.empty()) {
-          StoredRun& torn = copies_.begin()->second;
-          store_.runs.at(torn.run.facts.run_id).events = torn.events;
-        }
-        throw;
-      }
-      if (store_.defects.commits_late) {
-        store_.late_ = std::move(copies_);
-      } else if (!(store_.defects.loses_commits && store_.transactions % 10 == 0)) {
-        for (auto& [id, stored] : copies_) store_.runs[id] = std::move(stored);
-      }
+      store_.at_commit(false);
+      for (auto& [id, stored] : copies_) store_.runs[id] = std::move(stored);
       store_.at_commit(true);
     }
 
@@ -225,7 +174,6 @@ class MemoryStore final : public Store {
           if (!change.outcome.is_null()) phase.outcome = change.outcome;
         }
       for (const EffectRecord& effect : write.effects) {
-        if (store_.defects.forgets_intents && effect.state == EffectState::intended) continue;
         std::erase_if(stored.run.effects, [&](const EffectRecord& known) {
           return known.phase == effect.phase && known.key == effect.key;
         });
@@ -236,8 +184,6 @@ class MemoryStore final : public Store {
     MemoryStore& store_;
     std::map<std::string, StoredRun> copies_;  ///< what this transaction has changed
   };
-
-  std::map<std::string, StoredRun> late_;
 };
 
 }  // namespace ops::test
