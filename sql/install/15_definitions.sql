@@ -64,6 +64,10 @@ CREATE FUNCTION ops._timeline() RETURNS int
   LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_timeline';
 COMMENT ON FUNCTION ops._timeline() IS 'Timeline that this server writes; null while it only replays another one''s';
 
+CREATE FUNCTION ops._is_replicated() RETURNS boolean
+  LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_is_replicated';
+COMMENT ON FUNCTION ops._is_replicated() IS 'True in a process that applies the changes of another server';
+
 CREATE FUNCTION ops._worker_present() RETURNS boolean
   LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_worker_present';
 COMMENT ON FUNCTION ops._worker_present() IS 'False when the library is not in shared_preload_libraries: queued runs then wait';

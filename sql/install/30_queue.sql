@@ -238,10 +238,14 @@ END
 $$;
 COMMENT ON FUNCTION ops._keep_local() IS 'Drops what arrives by logical replication: the table tells of this server alone';
 
-CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_queue FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
-CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_slots FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
-CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.workers FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
-CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.armed_identity FOR EACH ROW EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_queue FOR EACH ROW WHEN (ops._is_replicated())
+  EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.run_slots FOR EACH ROW WHEN (ops._is_replicated())
+  EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.workers FOR EACH ROW WHEN (ops._is_replicated())
+  EXECUTE FUNCTION ops._keep_local();
+CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON ops.armed_identity FOR EACH ROW WHEN (ops._is_replicated())
+  EXECUTE FUNCTION ops._keep_local();
 ALTER TABLE ops.run_queue ENABLE REPLICA TRIGGER keep_local;
 ALTER TABLE ops.run_slots ENABLE REPLICA TRIGGER keep_local;
 ALTER TABLE ops.workers ENABLE REPLICA TRIGGER keep_local;

@@ -16,6 +16,7 @@ extern "C" {
 OPS_SQL_FUNCTION(ops_system_identifier);
 OPS_SQL_FUNCTION(ops_data_directory);
 OPS_SQL_FUNCTION(ops_timeline);
+OPS_SQL_FUNCTION(ops_is_replicated);
 }
 
 namespace ops::pg {
@@ -119,4 +120,9 @@ Datum ops_timeline(PG_FUNCTION_ARGS) {
   const std::uint32_t timeline = ops::pg::current_timeline();
   if (timeline == 0) PG_RETURN_NULL();
   PG_RETURN_INT32(static_cast<int32>(timeline));
+}
+
+Datum ops_is_replicated(PG_FUNCTION_ARGS) {
+  (void)fcinfo;
+  PG_RETURN_BOOL(IsLogicalWorker());
 }

@@ -21,7 +21,10 @@ count() {
   passed=$((passed + $2))
   failed=$((failed + failures))
   echo "== $1: $2 passed, $failures failed"
-  if [ "$failures" -gt 0 ]; then tail -n 120 "$logs/$1.log"; fi
+  if [ "$failures" -gt 0 ]; then
+    grep -E -A 30 '^ *not ok|^\[  FAILED|error:|\.\.\. FAILED' "$logs/$1.log" | head -n 200
+    tail -n 60 "$logs/$1.log"
+  fi
 }
 matches() { grep -cE "$1" "$logs/$2.log" || true; }
 in_server() { test/run/with_server.sh "$@"; }
