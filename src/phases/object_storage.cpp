@@ -47,8 +47,10 @@ HttpRequest ObjectStorage::prepared(Method method, const std::string& key) const
 
 Coroutine<std::string> ObjectStorage::upload(StoredObject object) {
   PhaseContext& ctx = *context_;
-  const std::string key = prefix_ + "/" + ctx.run().run_id + "/" + ctx.phase().name + "/" +
-                          std::to_string(ctx.run().attempt) + "/" + object.name;
+  std::string attempt = std::to_string(ctx.run().attempt);
+  // Where the newest commits were lost, an attempt with this number may have stored other bytes.
+  if (ctx.run().look_first) attempt += "-" + object.sha256.substr(0, 8);
+  const std::string key = prefix_ + "/" + ctx.run().run_id + "/" + ctx.phase().name + "/" + attempt + "/" + object.name;
   const std::string where = "s3://" + bucket_ + "/" + key;
   EffectSpec spec;
   spec.key = "upload:" + object.name + ":" + std::to_string(ctx.run().attempt);

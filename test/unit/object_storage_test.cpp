@@ -55,6 +55,15 @@ TEST_F(ObjectStorageTest, PutsTheObjectAndLooksAtIt) {
   EXPECT_EQ(last_sent(Method::head, "").url, put.url);
 }
 
+// An attempt of the same number may be lost: its object is not overwritten, nor does it overwrite ours when it comes
+// late.
+TEST_F(ObjectStorageTest, F41_AfterAPromotionOtherBytesHaveAnotherKey) {
+  queue(PhaseWorld::facts("upload", {{"storage", {{"endpoint", "https://s3.example"}, {"bucket", "acme"}}}}));
+  stored().run.facts.look_first = true;
+  world.run_until_idle();
+  EXPECT_EQ(outcome()["path"], "s3://acme/runs/run-1/the_phase/1-2cf24dba/hello.txt") << failure().message;
+}
+
 TEST_F(ObjectStorageTest, TheConfigurationIsFollowed) {
   upload(
       R"({"endpoint": "https://s3.example///", "bucket": "b", "region": "fra1", "prefix": "a/b", "credential": "c"})");
