@@ -91,11 +91,16 @@ suite_pgtap() {
 }
 
 # A file that hangs is ended and counts as failed: its last lines tell where it stood.
+one_e2e() {
+  test/run/with_server.sh -- timeout -k 10 "${OPS_FILE_SECONDS:-600}" node --test --test-reporter=tap "$1" ||
+    echo "not ok $1 ended with status $?"
+}
+export -f one_e2e
+
+# Two files at a time, each beside a server of its own: they mostly wait.
 suite_e2e() {
-  for file in test/e2e/*.test.mjs; do
-    in_server -- timeout -k 10 "${OPS_FILE_SECONDS:-600}" node --test --test-reporter=tap "$file" ||
-      echo "not ok $file ended with status $?"
-  done > "$logs/e2e.log" 2>&1
+  printf '%s\n' test/e2e/*.test.mjs | xargs -P 2 -I{} bash -c 'one_e2e {} > "$0/$(basename {}).log" 2>&1' "$logs"
+  cat "$logs"/*.test.mjs.log > "$logs/e2e.log"
   local skipped
   skipped=$(matches '^ok .* # SKIP' e2e)
   [ "$skipped" -eq 0 ] || { echo "== e2e: $skipped skipped:"; grep -E '^ok .* # SKIP' "$logs/e2e.log"; }
