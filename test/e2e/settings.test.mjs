@@ -104,7 +104,7 @@ async function behaviour(db) {
   seen.push(await ask(`SELECT (ops.cancel_run(${run}, 'why')).status`), await ask(`SELECT ops.finish_run(${run}, 'cancelled', '{"b": 2}')`));
   seen.push(await ask(`SELECT (ops.retry_run(${run})).git_ref`), await ask(`UPDATE ops.runs SET status = 'queued', finished_at = NULL WHERE claimed_by = 'w'`));
   seen.push(await ask(`SELECT count(*)::int FROM ops.reset_stuck_runs('1 day')`), await ask('SELECT state, count(*)::int FROM ops.run_queue GROUP BY 1 ORDER BY 1'));
-  seen.push(await ask(`SELECT r.git_ref, r.status, r.priority, r.requested_by, r.metadata, e.seq, e.level, e.message, e.payload FROM ops.runs r JOIN ops.run_events e USING (run_id) ORDER BY r.run_id, e.seq`));
+  seen.push(await ask(`SELECT r.git_ref, r.status, r.priority, r.requested_by, r.metadata, e.seq, e.level, e.message, e.payload FROM ops.runs r JOIN ops.run_events e USING (run_id) ORDER BY r.queued_at, e.seq`));
   seen.push(await ask(`SELECT count(*)::int FROM ops.timeline(${run})`), await ask(`SELECT count(*)::int FROM ops.run_slots`));
   seen.push(await ask(`SELECT count(*)::int, min(encode(request_hash, 'hex')) FROM ops.runs WHERE idempotency_key = 'key'`));
   return JSON.parse(JSON.stringify(seen).replaceAll(/run-[0-9a-f-]{36}/g, 'run-x'));

@@ -11,6 +11,7 @@ export class HttpService {
     this.faults = [];
     this.delayMs = 0;
     this.held = [];
+    this.hung = new Set();
     this.sockets = new Set();
     this.server = http.createServer((request, response) => this.#take(request, response));
     this.server.keepAliveTimeout = 60_000;
@@ -41,6 +42,14 @@ export class HttpService {
     this.faults.push({ times: 1, ...fault });
   }
 
+  /** No faults and no delays any more; requests that hang lose their connection. */
+  heal() {
+    this.faults = [];
+    this.delayMs = 0;
+    for (const socket of this.hung) socket.destroy();
+    this.hung.clear();
+  }
+
   /** Lets held requests go on, also those whose client has gone. */
   release() {
     for (const go of this.held.splice(0)) go();
@@ -68,7 +77,10 @@ export class HttpService {
     const fault = this.#matching(request, operation);
     const delay = fault?.delayMs ?? this.delayMs;
     if (delay) await new Promise((resolve) => setTimeout(resolve, delay));
-    if (fault?.hang) return;
+    if (fault?.hang) {
+      this.hung.add(request.socket);
+      return;
+    }
     if (fault?.held) await new Promise((resolve) => this.held.push(resolve));
     if (fault?.drop === 'before') {
       request.socket.destroy();

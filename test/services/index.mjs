@@ -77,10 +77,7 @@ export async function startServices(options = {}) {
 
     /** Everything as after the start: no faults, no delays, services well. */
     heal() {
-      for (const service of [github.service, github.files, registry.service, digitalocean.service, odoo.service]) {
-        service.faults = [];
-        service.delayMs = 0;
-      }
+      for (const service of [github.service, github.files, registry.service, digitalocean.service, odoo.service]) service.heal();
       github.outcome = {};
       github.clockOffsetMs = 0;
       digitalocean.outcome = {};
