@@ -392,7 +392,8 @@ BEGIN
       USING ERRCODE = '55000', HINT = 'Follow it with CALL ops.tail(run).';
   END IF;
   -- A run that was given back or parked in the middle of a phase has begun something outside: the worker claims it once more
-  -- to stop that, and so it is where records of that may be lost. Where it cannot, the run waits again, and whoever cancels it a second time ends it as it is.
+  -- to stop that, and so it is where records of that may be lost. Where it cannot, the run waits again, and whoever cancels it
+  -- a second time ends it as it is.
   v_at_once := v_run.status = 'waiting' AND v_run.cancel_requested_at IS NOT NULL
             OR v_run.status IN ('waiting', 'queued') AND NOT v_run.look_first
                AND NOT EXISTS (SELECT FROM ops.run_phases WHERE run_id = p_run_id AND state = 'running');

@@ -17,7 +17,7 @@ namespace {
 // Statements ---------------------------------------------------------------------------------------------------------
 // Every operator and function is found in pg_catalog first: the worker pins its search_path.
 
-Statement take_slots_for_claim_statement("SELECT unnest(ops._take_slots($1, $2))");
+Statement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
 
 // The runs are locked. Their rows change once: when this transaction records what they have done
 // (record_runs_statement).
@@ -55,14 +55,14 @@ Statement lock_orphans_statement(R"sql(
                        WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
    ORDER BY r.run_id FOR UPDATE OF r)sql");
 
-Statement take_slots_statement(R"sql(
+Statement take_over_slots_statement(R"sql(
   UPDATE ops.run_slots s SET worker_id = $1, cancel_requested = false
    WHERE s.run_id = ANY ($2)
      AND s.worker_id IN (SELECT w.worker_id FROM ops.workers w
                           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
   RETURNING s.run_id)sql");
 
-Statement take_runs_statement(R"sql(
+Statement take_over_runs_statement(R"sql(
   UPDATE ops.runs r
      SET claimed_by = $1, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(), attempt = r.attempt + 1
    WHERE r.run_id = ANY($2) AND r.status IN ('claimed', 'running')
@@ -281,7 +281,7 @@ class RunTransaction final : public StoreTransaction {
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    const Rows taken = take_slots_for_claim_statement.run({worker_id_, limit});
+    const Rows taken = take_slots_statement.run({worker_id_, limit});
     if (taken.size() == 0) return {};
     TextColumn ids;
     for (std::size_t i = 0; i < taken.size(); ++i) ids.emplace_back(taken.text(i, 0));
@@ -465,10 +465,10 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   const Rows orphans = lock_orphans_statement.run({worker_id_, std::move(known)});
   TextColumn locked;
   for (std::size_t i = 0; i < orphans.size(); ++i) locked.emplace_back(orphans.text(i, 0));
-  const Rows slots = take_slots_statement.run({worker_id_, std::move(locked)});
+  const Rows slots = take_over_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
-  std::vector<ClaimedRun> runs = read_runs(take_runs_statement.run({worker_id_, std::move(ids)}));
+  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}));
   read_history(runs);
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;
