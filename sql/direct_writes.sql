@@ -15,7 +15,6 @@ SELECT * FROM t.broken;
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) VALUES ('bolt', 'acme-prod', '0123abc', 'main')$$);
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) VALUES ('acme', 'nowhere', '0123abc', 'main')$$);
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, finished_at) VALUES ('acme', 'acme-prod', '0123abc', 'main', 'success', now())$$);
-SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, last_seq) VALUES ('acme', 'acme-prod', '0123abc', 'main', 4)$$);
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, metadata) VALUES ('acme', 'acme-prod', '0123abc', 'main', '{"phases": []}')$$);
 SELECT t.error($$INSERT INTO ops.runs (run_id, project_id, env_id, git_sha, git_ref) VALUES ('x', 'acme', 'acme-prod', '0123abc', 'main')$$);
 

@@ -74,8 +74,9 @@ END $$;
 -- Everything about runs that a reader can rely on, without times.
 CREATE VIEW t.state AS
   SELECT t.name(r.run_id) AS run, r.env_id, r.status, r.attempt AS try, r.claimed_by, q.state AS queue, s.slot_no AS slot,
-         r.last_seq AS seq, (SELECT count(*) FROM ops.run_events e WHERE e.run_id = r.run_id) AS events
+         e.seq, e.events
     FROM ops.runs r LEFT JOIN ops.run_queue q USING (run_id) LEFT JOIN ops.run_slots s USING (run_id)
+    LEFT JOIN (SELECT run_id, max(seq) AS seq, count(*) AS events FROM ops.run_events GROUP BY run_id) e USING (run_id)
    ORDER BY r.queued_at;
 CREATE VIEW t.events AS
   SELECT t.name(e.run_id) AS run, e.seq, e.level, t.mask(e.message) AS message, t.mask(e.payload::text) AS payload
@@ -91,9 +92,8 @@ CREATE VIEW t.broken AS
      WHERE status IN ('claimed', 'running') AND run_id NOT IN (SELECT run_id FROM ops.run_slots)
     UNION ALL SELECT run_id, 'slot without active run' FROM ops.run_slots
      WHERE run_id NOT IN (SELECT run_id FROM ops.runs WHERE status IN ('claimed', 'running'))
-    UNION ALL SELECT run_id, 'gap in events' FROM ops.runs r
-     WHERE last_seq <> (SELECT count(*) FROM ops.run_events e WHERE e.run_id = r.run_id)
-        OR last_seq <> (SELECT max(seq) FROM ops.run_events e WHERE e.run_id = r.run_id)
+    UNION ALL SELECT run_id, 'gap in events' FROM ops.run_events GROUP BY run_id HAVING max(seq) <> count(*) OR min(seq) <> 1
+    UNION ALL SELECT run_id, 'run without events' FROM ops.runs WHERE run_id NOT IN (SELECT run_id FROM ops.run_events)
     UNION ALL SELECT min(s.run_id), 'too many active runs' FROM ops.run_slots s JOIN ops.environments e USING (env_id)
      GROUP BY e.env_id, e.max_active_runs HAVING count(*) > e.max_active_runs
     UNION ALL SELECT run_id, 'run without phases' FROM ops.runs WHERE run_id NOT IN (SELECT run_id FROM ops.run_phases)

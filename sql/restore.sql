@@ -12,10 +12,10 @@ INSERT INTO ops.runs (run_id, project_id, env_id, git_sha, git_ref, status, fini
 VALUES ('run-00000000-0000-7000-8000-000000000001', 'acme', 'acme-prod', '0123abc', 'main', 'success', '2026-01-01', '2026-01-01');
 SELECT disarmed_because FROM ops.armed_identity;
 -- History that is not over.
-COPY ops.runs (run_id, project_id, env_id, git_sha, git_ref, status, claimed_by, claim_token, queued_at, created_at, attempt, last_seq) FROM stdin;
-run-00000000-0000-7000-8000-000000000002	acme	acme-prod	0123abc	main	running	vm/1	00000000-0000-0000-0000-000000000002	2026-01-02 00:00+00	2026-01-02 00:00+00	1	1
-run-00000000-0000-7000-8000-000000000003	acme	acme-prod	0123abc	main	queued	\N	\N	2026-01-03 00:00+00	2026-01-03 00:00+00	0	1
-run-00000000-0000-7000-8000-000000000004	acme	acme-dev	0123abc	main	claimed	vm/1	00000000-0000-0000-0000-000000000004	2026-01-04 00:00+00	2026-01-04 00:00+00	1	1
+COPY ops.runs (run_id, project_id, env_id, git_sha, git_ref, status, claimed_by, claim_token, queued_at, created_at, attempt) FROM stdin;
+run-00000000-0000-7000-8000-000000000002	acme	acme-prod	0123abc	main	running	vm/1	00000000-0000-0000-0000-000000000002	2026-01-02 00:00+00	2026-01-02 00:00+00	1
+run-00000000-0000-7000-8000-000000000003	acme	acme-prod	0123abc	main	queued	\N	\N	2026-01-03 00:00+00	2026-01-03 00:00+00	0
+run-00000000-0000-7000-8000-000000000004	acme	acme-dev	0123abc	main	claimed	vm/1	00000000-0000-0000-0000-000000000004	2026-01-04 00:00+00	2026-01-04 00:00+00	1
 \.
 INSERT INTO ops.run_events (run_id, seq, level, message) SELECT run_id, 1, 'info', 'queued' FROM ops.runs;
 INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, timeout, state)

@@ -39,7 +39,7 @@ SELECT t.fresh();
 SELECT status FROM ops.queue_run('acme', 'prod', '0123abc', 'main');
 SELECT status FROM ops.cancel_run((SELECT run_id FROM ops.runs));
 SELECT t.error('UPDATE ops.runs SET ' || change) FROM unnest(ARRAY['status = ''queued'', finished_at = NULL', 'metadata = ''{"a": 1}''',
-  'finished_at = now()', 'attempt = 5', 'claimed_by = ''x''', 'git_sha = ''fffffff''', 'last_seq = 9']) AS change;
+  'finished_at = now()', 'attempt = 5', 'claimed_by = ''x''', 'git_sha = ''fffffff''']) AS change;
 -- A claim without a slot is none.
 SELECT status FROM ops.queue_run('acme', 'prod', '0123abc', 'main');
 SELECT t.error($$UPDATE ops.runs SET status = 'claimed', claimed_by = 'me', claim_token = gen_random_uuid() WHERE status = 'queued'$$);

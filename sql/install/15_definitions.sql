@@ -47,6 +47,23 @@ CREATE FUNCTION ops._ring(p_queue boolean, p_cancel boolean, p_check boolean) RE
 COMMENT ON FUNCTION ops._ring(boolean, boolean, boolean) IS
   'At commit: wakes the worker to look at the queue, at cancel requests, at its own standing; and everybody who waits for a run';
 
+-- Written in src/pg/ready_floors.cpp.
+
+CREATE FUNCTION ops._note_ready(p_priority int, p_since timestamptz) RETURNS boolean
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_note_ready';
+COMMENT ON FUNCTION ops._note_ready(int, timestamptz) IS
+  'At commit: claims look for runs of this priority that became available then or later. True';
+
+CREATE FUNCTION ops._ready_floors(p_found_all boolean, OUT priorities int[], OUT since timestamptz[], OUT raise_due boolean)
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_ready_floors';
+COMMENT ON FUNCTION ops._ready_floors(boolean) IS
+  'Priorities that have something ready, the highest first, and since when; null when nobody knows. With true, what this transaction has noted is all there is';
+
+CREATE FUNCTION ops._raise_ready_floor(p_priority int, p_since timestamptz) RETURNS void
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_raise_ready_floor';
+COMMENT ON FUNCTION ops._raise_ready_floor(int, timestamptz) IS
+  'At commit: nothing of this priority is ready that became available earlier, but what was committed since this transaction has looked';
+
 CREATE FUNCTION ops._extension_created() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_extension_created';
 COMMENT ON FUNCTION ops._extension_created() IS 'At commit: the launcher looks at this database';

@@ -45,7 +45,6 @@ COMMENT ON COLUMN ops.runs.cancel_requested_by IS 'Who asked';
 COMMENT ON COLUMN ops.runs.cancel_reason IS 'Why';
 COMMENT ON COLUMN ops.runs.origin_run_id IS 'Run that this one retries or rolls back to';
 COMMENT ON COLUMN ops.runs.origin_kind IS 'retry or rollback';
-COMMENT ON COLUMN ops.runs.last_seq IS 'seq of the newest event';
 COMMENT ON COLUMN ops.runs.created_at IS 'Start of the inserting transaction; a row inserted with another value is restored history';
 
 COMMENT ON COLUMN ops.runs.crashes IS 'How often the worker ended while it was resuming this run; 3: it waits as poisoned';

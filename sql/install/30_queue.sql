@@ -14,6 +14,8 @@ COMMENT ON FUNCTION ops._transition_allowed(text, text) IS 'The table of allowed
 
 CREATE FUNCTION ops._guard_run() RETURNS trigger
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_wrong text;
 BEGIN
   IF TG_OP = 'UPDATE' THEN
     IF OLD.status IN ('success', 'failed', 'cancelled') THEN
@@ -30,16 +32,53 @@ BEGIN
     IF OLD.metadata = NEW.metadata THEN
       RETURN NEW;
     END IF;
+  ELSE
+    v_wrong := CASE
+      WHEN NOT (octet_length(NEW.run_id) = 40 AND starts_with(NEW.run_id, 'run-')
+                AND ltrim(substr(NEW.run_id, 5), '0123456789abcdef-') = '')
+        THEN format('run_id "%s" is not run-<uuid>', left(NEW.run_id, 100))
+      WHEN NOT (octet_length(NEW.git_sha) BETWEEN 7 AND 64 AND ltrim(NEW.git_sha, '0123456789abcdef') = '')
+        THEN format('git_sha "%s" is not 7 to 64 hexadecimal digits in lower case', left(NEW.git_sha, 100))
+      WHEN NOT octet_length(NEW.git_ref) BETWEEN 1 AND 255 THEN 'git_ref is not 1 to 255 bytes long'
+      WHEN NOT NEW.priority BETWEEN -1000 AND 1000
+        THEN format('priority %s is not between -1000 and 1000', NEW.priority)
+      WHEN NOT octet_length(NEW.idempotency_key) BETWEEN 1 AND 200 THEN 'idempotency_key is not 1 to 200 bytes long'
+      WHEN (NEW.origin_run_id IS NULL) <> (NEW.origin_kind IS NULL) OR NEW.origin_kind NOT IN ('retry', 'rollback')
+        THEN 'origin_run_id and origin_kind (retry or rollback) do not go together'
+    END;
+    IF v_wrong IS NOT NULL THEN
+      RAISE EXCEPTION 'run "%" cannot be queued', left(NEW.run_id, 100)
+        USING ERRCODE = '23514', DETAIL = v_wrong || '.',
+              HINT = 'Queue runs with ops.queue_run(project, environment, git_sha, git_ref).';
+    END IF;
   END IF;
   PERFORM ops._check_run_metadata(NEW.metadata);
   RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION ops._guard_run() IS
-  'Refuses status changes outside the table, every change of a final run, and metadata that is not valid';
+  'Refuses runs with values out of bounds, status changes outside the table, every change of a final run, and metadata that is not valid';
+
+CREATE FUNCTION ops._keep_request() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF (OLD.run_id, OLD.project_id, OLD.env_id, OLD.git_sha, OLD.git_ref, OLD.priority, OLD.idempotency_key, OLD.origin_run_id, OLD.origin_kind)
+     IS DISTINCT FROM
+     (NEW.run_id, NEW.project_id, NEW.env_id, NEW.git_sha, NEW.git_ref, NEW.priority, NEW.idempotency_key, NEW.origin_run_id, NEW.origin_kind) THEN
+    RAISE EXCEPTION 'what run "%" was queued for does not change any more', OLD.run_id
+      USING ERRCODE = '55000', HINT = 'Cancel it with ops.cancel_run(run, reason) and queue another one.';
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ops._keep_request() IS 'Refuses changes of what a run was queued for';
 
 CREATE TRIGGER guard_new BEFORE INSERT ON ops.runs FOR EACH ROW EXECUTE FUNCTION ops._guard_run();
-COMMENT ON TRIGGER guard_new ON ops.runs IS 'Metadata is checked; a constraint would check it again with every update';
+COMMENT ON TRIGGER guard_new ON ops.runs IS 'Values are checked; constraints would check them again with every update';
+-- Named to fire after guard_change: what is final says so first.
+CREATE TRIGGER keep_request BEFORE UPDATE OF run_id, project_id, env_id, git_sha, git_ref, priority, idempotency_key, origin_run_id,
+  origin_kind ON ops.runs FOR EACH ROW EXECUTE FUNCTION ops._keep_request();
+COMMENT ON TRIGGER keep_request ON ops.runs IS 'Costs nothing where none of these columns is written';
 CREATE TRIGGER guard_change BEFORE UPDATE ON ops.runs FOR EACH ROW
   WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.status IN ('success', 'failed', 'cancelled')
         OR OLD.metadata IS DISTINCT FROM NEW.metadata)
@@ -56,7 +95,7 @@ DECLARE
 BEGIN
   SELECT n.run_id, n.status, n.project_id, n.env_id, e.project_id AS env_project INTO v_wrong
     FROM new_runs n LEFT JOIN ops.environments e ON e.env_id = n.env_id
-   WHERE n.created_at = now() AND (n.status NOT IN ('queued', 'waiting') OR n.last_seq <> 1 OR n.attempt <> 0
+   WHERE n.created_at = now() AND (n.status NOT IN ('queued', 'waiting') OR n.attempt <> 0
                                    OR e.project_id IS DISTINCT FROM n.project_id)
    LIMIT 1;
   IF FOUND THEN
@@ -81,8 +120,10 @@ BEGIN
       SELECT n.run_id, n.env_id, n.priority, coalesce(n.available_at, n.queued_at),
              CASE WHEN n.available_at > clock_timestamp() THEN 'later' ELSE 'ready' END
         FROM new_runs n WHERE n.created_at = now() AND n.status = 'queued'
-      RETURNING state)
-    SELECT coalesce(bool_or(q.state = 'later'), false) INTO v_later FROM queued q;
+      RETURNING priority, available_at, state)
+    SELECT coalesce(bool_or(q.later), false) INTO v_later
+      FROM (SELECT bool_or(q.state = 'later') AS later, ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
+              FROM queued q GROUP BY q.priority) q;
     INSERT INTO ops.run_events (run_id, seq, level, message, payload)
     SELECT n.run_id, 1, 'info', ops._redact(n.status || ' by ' || n.requested_by || ': ' || n.git_ref || ' for ' || n.env_id),
            jsonb_build_object('git_sha', n.git_sha, 'git_ref', n.git_ref)
@@ -111,21 +152,6 @@ COMMENT ON TRIGGER queue_new_runs ON ops.runs IS 'New rows are queued, whoever w
 
 -- Update -------------------------------------------------------------------------------------------------------------
 
--- Each occurrence of an environment stands for one slot that was given back. Too many are harmless: what finds no slot is
--- blocked again by the claim that examines it.
-CREATE FUNCTION ops._make_next_ready(p_env_ids text[]) RETURNS void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  UPDATE ops.run_queue q SET state = 'ready'
-    FROM (SELECT u.env_id, count(*) AS slots FROM unnest(p_env_ids) AS u(env_id) GROUP BY u.env_id) f
-   CROSS JOIN LATERAL (
-     SELECT b.run_id FROM ops.run_queue b WHERE b.env_id = f.env_id AND b.state = 'blocked'
-      ORDER BY b.priority DESC, b.available_at, b.run_id LIMIT f.slots FOR UPDATE SKIP LOCKED) next_run
-   WHERE q.run_id = next_run.run_id;
-END
-$$;
-COMMENT ON FUNCTION ops._make_next_ready(text[]) IS 'Lets the next blocked run of each environment be claimed';
-
 CREATE FUNCTION ops._runs_updated() RETURNS trigger
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -135,6 +161,7 @@ DECLARE
   v_freed text[];
   v_unqueued text[];
   v_later boolean;
+  v_promoted int;
 BEGIN
   -- EXCEPT is hashed: cheap however many rows the statement has changed.
   SELECT array_agg(c.run_id) FILTER (WHERE c.status = 'queued'),
@@ -169,13 +196,26 @@ BEGIN
       SELECT n.run_id, n.env_id, n.priority, coalesce(n.available_at, n.queued_at),
              CASE WHEN n.available_at > clock_timestamp() THEN 'later' ELSE 'ready' END
         FROM new_runs n WHERE n.run_id = ANY (v_queued)
-      RETURNING state)
-    SELECT bool_or(q.state = 'later') INTO v_later FROM queued q;
+      RETURNING priority, available_at, state)
+    SELECT bool_or(q.later) INTO v_later
+      FROM (SELECT bool_or(q.state = 'later') AS later, ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
+              FROM queued q GROUP BY q.priority) q;
   END IF;
 
-  -- A statement of its own, so that it sees what was committed while the slots were locked.
+  -- A statement of its own, so that it sees what was committed while the slots were locked. Each occurrence of an environment
+  -- stands for one slot that was given back. Too many are harmless: what finds no slot is blocked again by the claim that
+  -- examines it.
   IF v_freed IS NOT NULL OR v_unqueued IS NOT NULL THEN
-    PERFORM ops._make_next_ready(v_freed || v_unqueued);
+    WITH promoted AS (
+      UPDATE ops.run_queue q SET state = 'ready'
+        FROM (SELECT u.env_id, count(*) AS slots FROM unnest(v_freed || v_unqueued) AS u(env_id) GROUP BY u.env_id) f
+       CROSS JOIN LATERAL (
+         SELECT b.run_id FROM ops.run_queue b WHERE b.env_id = f.env_id AND b.state = 'blocked'
+          ORDER BY b.priority DESC, b.available_at, b.run_id LIMIT f.slots FOR UPDATE SKIP LOCKED) next_run
+       WHERE q.run_id = next_run.run_id
+      RETURNING q.priority, q.available_at)
+    SELECT count(*) INTO v_promoted
+      FROM (SELECT ops._note_ready(p.priority, min(p.available_at)) FROM promoted p GROUP BY p.priority) p;
   END IF;
   PERFORM ops._ring(true, false, coalesce(v_later, false));
   RETURN NULL;
@@ -202,7 +242,9 @@ BEGIN
   WITH freed AS (DELETE FROM ops.run_slots s USING old_runs o WHERE s.run_id = o.run_id RETURNING s.env_id)
   SELECT array_agg(f.env_id) INTO v_freed FROM freed f;
   DELETE FROM ops.run_queue q USING old_runs o WHERE q.run_id = o.run_id;
-  PERFORM ops._make_next_ready(v_freed);
+  IF v_freed IS NOT NULL THEN
+    PERFORM ops._promote_free_slots();
+  END IF;
   DELETE FROM ops.run_phases p USING old_runs o WHERE p.run_id = o.run_id;
   DELETE FROM ops.run_events e USING old_runs o WHERE e.run_id = o.run_id;
   DELETE FROM ops.effects e USING old_runs o WHERE e.run_id = o.run_id;
@@ -222,6 +264,7 @@ COMMENT ON TRIGGER truncate_with_runs ON ops.runs IS 'There are no foreign keys 
 -- Also where a session or a database has session_replication_role = replica: rows without their queue would wait for ever.
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_new;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_change;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER keep_request;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER queue_new_runs;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER follow_status;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER delete_with_run;

@@ -2,6 +2,27 @@
 --
 -- It waits for nobody: what another session holds is passed over and stays ready. Blocked runs are never walked over: a run
 -- is examined when it arrives and again when a slot of its environment is given back.
+--
+-- It begins where runs are ready, and not at the head of the index (src/pg/ready_floors.hpp).
+CREATE FUNCTION ops._find_ready() RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+  -- From priority to priority by skipping through the index, however many runs are ready.
+  RETURN (
+    WITH RECURSIVE oldest AS (
+      (SELECT q.priority, q.available_at FROM ops.run_queue q WHERE q.state = 'ready'
+        ORDER BY q.priority DESC, q.available_at, q.run_id LIMIT 1)
+      UNION ALL
+      SELECT n.priority, n.available_at
+        FROM oldest o
+       CROSS JOIN LATERAL (
+         SELECT q.priority, q.available_at FROM ops.run_queue q WHERE q.state = 'ready' AND q.priority < o.priority
+          ORDER BY q.priority DESC, q.available_at, q.run_id LIMIT 1) n)
+    SELECT count(ops._note_ready(o.priority, o.available_at)) > 0 FROM oldest o);
+END
+$$;
+COMMENT ON FUNCTION ops._find_ready() IS 'Finds the oldest ready run of each priority in the whole queue and notes it for claims; whether there is one';
+
 CREATE FUNCTION ops._take_slots(p_worker_id text, p_limit int) RETURNS text[]
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   -- The tables are small at one time and large at another; a plan made when they were small must not read them whole.
@@ -19,24 +40,44 @@ DECLARE
   v_rest_envs text[];
   v_full_envs text[];
   v_busy_envs text[] := '{}';
+  v_priorities int[];    -- which have something ready, the highest first ...
+  v_since timestamptz[]; -- ... and where their ready runs begin in the index
+  v_raise_due boolean;
+  v_due int;
 BEGIN
-  UPDATE ops.run_queue q SET state = 'ready'
-    FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
-           ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) due
-   WHERE q.run_id = due.run_id;
+  WITH due AS (
+    UPDATE ops.run_queue q SET state = 'ready'
+      FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
+             ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) d
+     WHERE q.run_id = d.run_id
+    RETURNING q.priority, q.available_at)
+  SELECT count(*) INTO v_due FROM (SELECT ops._note_ready(d.priority, min(d.available_at)) FROM due d GROUP BY d.priority) d;
+
+  SELECT f.priorities, f.since, f.raise_due INTO v_priorities, v_since, v_raise_due FROM ops._ready_floors(false) f;
+  IF v_priorities IS NULL THEN
+    PERFORM ops._find_ready();
+    SELECT f.priorities, f.since, true INTO v_priorities, v_since, v_raise_due FROM ops._ready_floors(true) f;
+  END IF;
 
   FOR v_round IN 1 .. 64 LOOP
     SELECT array_agg(c.run_id), array_agg(c.env_id) INTO v_runs, v_envs
-      FROM (SELECT q.run_id, q.env_id FROM ops.run_queue q
-             WHERE q.state = 'ready' AND q.env_id <> ALL (v_busy_envs)
-             ORDER BY q.priority DESC, q.available_at, q.run_id LIMIT v_window FOR UPDATE SKIP LOCKED) c;
+      FROM (SELECT q.run_id, q.env_id
+              FROM unnest(v_priorities, v_since) AS f(priority, since)
+             CROSS JOIN LATERAL (
+               SELECT q.run_id, q.env_id FROM ops.run_queue q
+                WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since AND q.env_id <> ALL (v_busy_envs)
+                ORDER BY q.available_at, q.run_id LIMIT v_window FOR UPDATE SKIP LOCKED) q
+             LIMIT v_window) c;
     EXIT WHEN v_runs IS NULL;
 
     -- Claims of one environment take turns by its row, so that two of them never want the same slot number.
     SELECT coalesce(array_agg(e.env_id), '{}') INTO v_open_envs
       FROM (SELECT e.env_id FROM ops.environments e WHERE e.env_id = ANY (v_envs) FOR NO KEY UPDATE SKIP LOCKED) e;
+    -- OFFSET 0: each run is looked up by its key, whatever a plan knows of the table's size.
     SELECT coalesce(array_agg(r.run_id), '{}') INTO v_still_queued
-      FROM (SELECT r.run_id FROM ops.runs r WHERE r.run_id = ANY (v_runs) AND r.status = 'queued' FOR UPDATE SKIP LOCKED) r;
+      FROM unnest(v_runs) AS u(run_id)
+     CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
+                         OFFSET 0 FOR UPDATE SKIP LOCKED) r;
 
     -- Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
     -- cost their product.
@@ -71,10 +112,11 @@ BEGIN
     -- that ends from now on waits for this transaction and then finds its successor blocked.
     SELECT coalesce(array_agg(f.env_id), '{}') INTO v_full_envs
       FROM (SELECT a.env_id, count(*) AS active
-              FROM (SELECT s.env_id FROM ops.run_slots s JOIN ops.runs r ON r.run_id = s.run_id
-                     WHERE s.env_id = ANY (v_rest_envs) AND s.env_id = ANY (v_open_envs)
-                       AND (r.status IN ('claimed', 'running') OR r.run_id = ANY (v_claimed))
-                     ORDER BY s.env_id, s.slot_no FOR SHARE OF r SKIP LOCKED) a
+              FROM (SELECT s.env_id FROM ops.run_slots s
+                     CROSS JOIN LATERAL (SELECT FROM ops.runs r WHERE r.run_id = s.run_id
+                                            AND (r.status IN ('claimed', 'running') OR r.run_id = ANY (v_claimed))
+                                         OFFSET 0 FOR SHARE SKIP LOCKED) r
+                     WHERE s.env_id = ANY (v_rest_envs) AND s.env_id = ANY (v_open_envs)) a
              GROUP BY a.env_id) f
       JOIN ops.environments e ON e.env_id = f.env_id AND f.active >= e.max_active_runs;
     UPDATE ops.run_queue q SET state = 'blocked' WHERE q.run_id = ANY (v_rest) AND q.env_id = ANY (v_full_envs);
@@ -84,6 +126,14 @@ BEGIN
   END LOOP;
   IF v_runs IS NOT NULL AND v_left > 0 THEN
     PERFORM ops._ring(true, false, false);  -- more are ready than were examined
+  END IF;
+  -- What is left begins here. Now and then, and after many: a floor that is somewhat low costs less than finding it.
+  IF v_raise_due OR v_window > p_limit OR cardinality(v_claimed) > 64 THEN
+    PERFORM ops._raise_ready_floor(f.priority, coalesce(
+              (SELECT q.available_at FROM ops.run_queue q
+                WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since
+                ORDER BY q.available_at LIMIT 1), 'infinity'))
+       FROM unnest(v_priorities, v_since) AS f(priority, since);
   END IF;
 
   RETURN v_claimed;
@@ -104,7 +154,7 @@ BEGIN
          SET status = 'claimed', claimed_by = p_worker_id, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(),
              attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp()), claimed_role = p_claimed_role,
              lease_until = clock_timestamp() + p_lease
-       WHERE r.run_id = ANY (v_claimed)
+        FROM unnest(v_claimed) AS u(run_id) WHERE r.run_id = u.run_id
       RETURNING r.*;
   END IF;
 END
@@ -122,15 +172,18 @@ BEGIN
     (SELECT q.env_id FROM ops.run_queue q WHERE q.state = 'blocked' ORDER BY q.env_id LIMIT 1)
     UNION ALL
     SELECT (SELECT q.env_id FROM ops.run_queue q WHERE q.state = 'blocked' AND q.env_id > b.env_id ORDER BY q.env_id LIMIT 1)
-      FROM blocked b WHERE b.env_id IS NOT NULL)
-  UPDATE ops.run_queue q SET state = 'ready'
-    FROM (SELECT b.env_id, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = b.env_id) AS slots
-            FROM blocked b JOIN ops.environments e ON e.env_id = b.env_id) f
-   CROSS JOIN LATERAL (
-     SELECT n.run_id FROM ops.run_queue n WHERE n.env_id = f.env_id AND n.state = 'blocked'
-      ORDER BY n.priority DESC, n.available_at, n.run_id LIMIT greatest(f.slots, 0) FOR UPDATE SKIP LOCKED) next_run
-   WHERE q.run_id = next_run.run_id;
-  GET DIAGNOSTICS v_promoted = ROW_COUNT;
+      FROM blocked b WHERE b.env_id IS NOT NULL),
+  promoted AS (
+    UPDATE ops.run_queue q SET state = 'ready'
+      FROM (SELECT b.env_id, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = b.env_id) AS slots
+              FROM blocked b JOIN ops.environments e ON e.env_id = b.env_id) f
+     CROSS JOIN LATERAL (
+       SELECT n.run_id FROM ops.run_queue n WHERE n.env_id = f.env_id AND n.state = 'blocked'
+        ORDER BY n.priority DESC, n.available_at, n.run_id LIMIT greatest(f.slots, 0) FOR UPDATE SKIP LOCKED) next_run
+     WHERE q.run_id = next_run.run_id
+    RETURNING q.priority, q.available_at)
+  SELECT coalesce(sum(p.runs), 0) INTO v_promoted
+    FROM (SELECT count(*) AS runs, ops._note_ready(p.priority, min(p.available_at)) FROM promoted p GROUP BY p.priority) p;
   RETURN v_promoted;
 END
 $$;

@@ -7,10 +7,10 @@ CREATE FUNCTION ops._write_event(p_run_id text, p_level text, p_message text, p_
 DECLARE
   v_seq int;
 BEGIN
-  -- A final run's row does not change any more, and its history is closed.
-  UPDATE ops.runs SET last_seq = last_seq + 1 WHERE run_id = p_run_id RETURNING last_seq INTO STRICT v_seq;
   INSERT INTO ops.run_events (run_id, seq, level, message, payload)
-  VALUES (p_run_id, v_seq, p_level, ops._redact(p_message), ops._redact_json(p_payload));
+  SELECT p_run_id, (SELECT coalesce(max(e.seq), 0) + 1 FROM ops.run_events e WHERE e.run_id = p_run_id), p_level, ops._redact(p_message),
+         ops._redact_json(p_payload)
+  RETURNING seq INTO v_seq;
   RETURN v_seq;
 END
 $$;
@@ -302,8 +302,8 @@ DECLARE
   v_run ops.runs;
 BEGIN
   FOR v_run IN
-    SELECT r.* FROM ops.run_slots s
-      JOIN ops.runs r ON r.run_id = s.run_id
+    SELECT r.* FROM ops.runs r
+      JOIN ops.run_slots s ON s.run_id = r.run_id
       LEFT JOIN ops.workers w ON w.worker_id = s.worker_id AND w.kind = 'server'
      WHERE s.worker_id <> p_worker_id AND r.status IN ('claimed', 'running')
        AND CASE WHEN r.claimed_role IS NULL THEN w.lease_until ELSE r.lease_until END < clock_timestamp() - p_older_than

@@ -19,11 +19,6 @@ namespace {
 
 Statement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
 
-// The runs are locked. Their rows change once: when this transaction records what they have done
-// (record_runs_statement).
-Statement claim_statement(R"sql(
-  SELECT run_id, gen_random_uuid(), attempt + 1, 'claimed' FROM ops.runs WHERE run_id = ANY ($1))sql");
-
 // For claims of a transaction that records nothing of them.
 Statement complete_claims_statement(R"sql(
   UPDATE ops.runs r
@@ -32,15 +27,20 @@ Statement complete_claims_statement(R"sql(
     FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) WHERE r.run_id = u.run_id)sql");
 
 // A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
-// together with the run.
+// together with the run. Runs that were claimed are locked; their rows change once, when this transaction records what
+// they have done (record_runs_statement), so that their new token and attempt are in no table yet. OFFSET 0 makes each
+// run be looked up by its key: for lists of keys a generic plan that was made while the table was small reads another
+// index from end to end, for ever.
 Statement facts_statement(R"sql(
-  SELECT r.run_id, r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
+  SELECT r.run_id, CASE WHEN $2 THEN gen_random_uuid() ELSE r.claim_token END,
+         CASE WHEN $2 THEN r.attempt + 1 ELSE r.attempt END, CASE WHEN $2 THEN 'claimed' ELSE r.status END,
+         r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
          r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
          (extract(epoch FROM r.queued_at) * 1000000)::bigint
-    FROM ops.runs r
+    FROM unnest($1::text[]) AS u(run_id)
+   CROSS JOIN LATERAL (SELECT * FROM ops.runs r WHERE r.run_id = u.run_id OFFSET 0) r
     JOIN ops.environments e ON e.env_id = r.env_id
-    JOIN ops.projects p ON p.project_id = r.project_id
-   WHERE r.run_id = ANY($1))sql");
+    JOIN ops.projects p ON p.project_id = r.project_id)sql");
 
 Statement bury_statement(R"sql(
   UPDATE ops.workers w SET stopped_at = clock_timestamp()
@@ -65,15 +65,15 @@ Statement take_over_slots_statement(R"sql(
 Statement take_over_runs_statement(R"sql(
   UPDATE ops.runs r
      SET claimed_by = $1, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(), attempt = r.attempt + 1
-   WHERE r.run_id = ANY($2) AND r.status IN ('claimed', 'running')
-  RETURNING r.run_id, r.claim_token, r.attempt, r.status)sql");
+    FROM unnest($2::text[]) AS u(run_id) WHERE r.run_id = u.run_id AND r.status IN ('claimed', 'running')
+  RETURNING r.run_id)sql");
 
 Statement phases_statement(R"sql(
   SELECT run_id, phase_no, phase, kind, array_to_json(needs), config,
          (extract(epoch FROM timeout) * 1000)::bigint, state, attempt,
          (extract(epoch FROM started_at) * 1000000)::bigint, (extract(epoch FROM finished_at) * 1000000)::bigint,
          remembered, outcome
-    FROM ops.run_phases WHERE run_id = ANY($1) ORDER BY run_id, phase_no)sql");
+    FROM ops.run_phases WHERE run_id = ANY($1))sql");
 
 Statement effects_statement(R"sql(
   SELECT run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome
@@ -90,19 +90,28 @@ Statement record_runs_statement(R"sql(
          waiting_for = i.waiting_for,
          finished_at = CASE WHEN i.status IN ('success', 'failed', 'cancelled') THEN clock_timestamp() END,
          claim_token = CASE WHEN i.status = 'waiting' THEN NULL ELSE i.claim_token END,
-         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL WHEN i.claims THEN $8 ELSE r.claimed_by END,
+         claimed_by = CASE WHEN i.status = 'waiting' THEN NULL WHEN i.claims THEN $7 ELSE r.claimed_by END,
          claimed_at = CASE WHEN i.claims THEN clock_timestamp() ELSE r.claimed_at END,
          started_at = CASE WHEN i.claims THEN coalesce(r.started_at, clock_timestamp()) ELSE r.started_at END,
          attempt = CASE WHEN i.claims THEN r.attempt + 1 ELSE r.attempt END,
-         metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END,
-         last_seq = r.last_seq + i.events
-    FROM (SELECT u.run_id, u.claim_token::uuid AS claim_token, u.status, u.waiting_for, u.metadata, u.events, u.claims = 1 AS claims
-            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[])
-                   AS u(run_id, claim_token, status, waiting_for, metadata, events, claims)) i
+         metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END
+    FROM (SELECT u.run_id, u.claim_token::uuid AS claim_token, u.status, u.waiting_for, u.metadata, u.claims = 1 AS claims
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
+                   AS u(run_id, claim_token, status, waiting_for, metadata, claims)) i
    WHERE r.run_id = i.run_id
      AND CASE WHEN i.claims THEN r.status = 'queued'
               ELSE r.claim_token = i.claim_token AND r.status IN ('claimed', 'running') END
-  RETURNING r.run_id, r.last_seq - i.events)sql");
+  RETURNING r.run_id)sql");
+
+// The same fence for runs that only tell something: locking a row costs a third of changing it.
+Statement lock_runs_statement(R"sql(
+  SELECT r.run_id FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) JOIN ops.runs r ON r.run_id = u.run_id
+   WHERE r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running') FOR NO KEY UPDATE OF r)sql");
+
+// After the runs are locked: nobody else writes events of theirs, and this snapshot sees all that others wrote.
+Statement last_events_statement(R"sql(
+  SELECT u.run_id, (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = u.run_id)
+    FROM unnest($1::text[]) AS u(run_id))sql");
 
 Statement record_events_statement(R"sql(
   INSERT INTO ops.run_events (run_id, seq, level, message, payload, phase, created_at, event_key)
@@ -152,10 +161,12 @@ Statement cancel_statement(R"sql(
   UPDATE ops.run_slots s SET cancel_requested = false FROM asked a WHERE s.run_id = a.run_id AND s.worker_id = $1
   RETURNING s.run_id, a.cancel_reason)sql");
 
+// Before the safety check, and alone: it locks runs first, as TRUNCATE of the tables does.
+Statement rescue_statement("SELECT EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))");
+
 Statement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
-         ops._promote_free_slots() > 0 OR EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))
-           OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'ready')
+         ops._promote_free_slots() > 0 OR ops._find_ready()
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'later' AND available_at <= clock_timestamp()),
          EXISTS (SELECT FROM ops.run_slots WHERE worker_id = $1 AND cancel_requested),
          (SELECT greatest(0, ceil(extract(epoch FROM min(available_at) - clock_timestamp()) * 1000))::bigint
@@ -182,40 +193,37 @@ std::optional<WallTime> time_of(const std::optional<std::string>& microseconds) 
   return WallTime{std::chrono::microseconds{std::stoll(*microseconds)}};
 }
 
-/// Runs of a claim or a take-over, with what their phases need to know.
-std::vector<ClaimedRun> read_runs(const Rows& claims) {
-  std::vector<ClaimedRun> runs(claims.size());
-  if (runs.empty()) return runs;
-  std::map<std::string, ClaimedRun*> by_id;
+/// Runs that were locked, with what their phases need to know.
+/// @param newly_claimed  they get a claim token and another attempt, which are in no table yet
+std::vector<ClaimedRun> read_runs(const Rows& locked, bool newly_claimed) {
+  std::vector<ClaimedRun> runs;
+  if (locked.size() == 0) return runs;
   TextColumn ids;
-  for (std::size_t i = 0; i < claims.size(); ++i) {
-    ClaimedRun& run = runs[i];
-    run.facts.run_id = claims.text(i, 0);
-    run.claim_token = claims.text(i, 1);
-    run.facts.attempt = static_cast<int>(claims.integer(i, 2));
-    run.status = run_status_from(claims.text(i, 3)).value_or(RunStatus::claimed);
-    by_id.emplace(run.facts.run_id, &run);
-    ids.emplace_back(run.facts.run_id);
-  }
-  const Rows rows = facts_statement.run({std::move(ids)});
+  for (std::size_t i = 0; i < locked.size(); ++i) ids.emplace_back(locked.text(i, 0));
+  const Rows rows = facts_statement.run({std::move(ids), newly_claimed});
   // A claim without its facts would be held for ever and performed by nobody: better none at all.
-  if (rows.size() != runs.size())
-    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(runs.size()) +
+  if (rows.size() != locked.size())
+    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(locked.size()) +
                              " claimed runs could be read");
+  runs.resize(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    ClaimedRun& run = *by_id.at(rows.text(i, 0));
-    run.facts.project_id = rows.text(i, 1);
-    run.facts.env_id = rows.text(i, 2);
-    run.facts.env_type = rows.text(i, 3);
-    run.facts.repo_slug = rows.text(i, 4);
-    run.facts.odoo_version = rows.text(i, 5);
-    run.facts.git_sha = rows.text(i, 6);
-    run.facts.git_ref = rows.text(i, 7);
-    run.facts.metadata = json_of(rows.at(i, 8));
-    run.cancel_requested = rows.is_true(i, 9);
-    run.cancel_reason = rows.text(i, 10);
-    run.facts.look_first = rows.is_true(i, 11);
-    run.facts.queued_at = time_of(rows.at(i, 12));
+    ClaimedRun& run = runs[i];
+    run.facts.run_id = rows.text(i, 0);
+    run.claim_token = rows.text(i, 1);
+    run.facts.attempt = static_cast<int>(rows.integer(i, 2));
+    run.status = run_status_from(rows.text(i, 3)).value_or(RunStatus::claimed);
+    run.facts.project_id = rows.text(i, 4);
+    run.facts.env_id = rows.text(i, 5);
+    run.facts.env_type = rows.text(i, 6);
+    run.facts.repo_slug = rows.text(i, 7);
+    run.facts.odoo_version = rows.text(i, 8);
+    run.facts.git_sha = rows.text(i, 9);
+    run.facts.git_ref = rows.text(i, 10);
+    run.facts.metadata = json_of(rows.at(i, 11));
+    run.cancel_requested = rows.is_true(i, 12);
+    run.cancel_reason = rows.text(i, 13);
+    run.facts.look_first = rows.is_true(i, 14);
+    run.facts.queued_at = time_of(rows.at(i, 15));
   }
   return runs;
 }
@@ -282,24 +290,23 @@ class RunTransaction final : public StoreTransaction {
 
   std::vector<ClaimedRun> claim(int limit) override {
     const Rows taken = take_slots_statement.run({worker_id_, limit});
-    if (taken.size() == 0) return {};
-    TextColumn ids;
-    for (std::size_t i = 0; i < taken.size(); ++i) ids.emplace_back(taken.text(i, 0));
-    std::vector<ClaimedRun> runs = read_runs(claim_statement.run({std::move(ids)}));
+    std::vector<ClaimedRun> runs = read_runs(taken, true);
     read_history(runs);
     for (const ClaimedRun& run : runs) open_claims_.emplace(run.facts.run_id, run.claim_token);
     return runs;
   }
 
   std::set<std::string> record(const std::vector<RunWrites>& writes) override {
-    const std::map<std::string, std::int64_t> base = record_runs(writes);
+    Ours ours = change_runs(writes);
+    ours.merge(lock_runs(writes));
     std::set<std::string> lost;
     for (const RunWrites& write : writes)
-      if (!base.contains(write.run_id)) lost.insert(write.run_id);
-    record_events(writes, base);
-    record_phases(writes, base);
-    record_effects(writes, base);
-    record_artifacts(writes, base);
+      if (!ours.contains(write.run_id)) lost.insert(write.run_id);
+    record_events(writes, ours);
+    record_phases(writes, ours);
+    record_effects(writes, ours);
+    record_artifacts(writes, ours);
+    for (const RunWrites& write : writes) open_claims_.erase(write.run_id);
     return lost;
   }
 
@@ -323,7 +330,7 @@ class RunTransaction final : public StoreTransaction {
   }
 
  private:
-  using Base = std::map<std::string, std::int64_t>;
+  using Ours = std::set<std::string>;  ///< runs whose claim token is valid; they are locked
 
   void complete_claims() {
     if (open_claims_.empty()) return;
@@ -336,35 +343,68 @@ class RunTransaction final : public StoreTransaction {
     open_claims_.clear();
   }
 
-  /// Returns, per run that is still ours, the seq before its first new event.
-  Base record_runs(const std::vector<RunWrites>& writes) {
+  /// Whether the row of the run changes, and not only what belongs to it.
+  bool changes(const RunWrites& write) const {
+    return write.status || !write.metadata.is_null() || open_claims_.contains(write.run_id);
+  }
+
+  Ours change_runs(const std::vector<RunWrites>& writes) const {
     TextColumn run_id, claim_token, status, waiting_for, metadata;
-    IntColumn events, claims;
+    IntColumn claims;
     for (const RunWrites& write : writes) {
+      if (!changes(write)) continue;
       run_id.emplace_back(write.run_id);
       claim_token.emplace_back(write.claim_token);
       status.push_back(write.status ? std::optional(std::string(to_string(*write.status))) : std::nullopt);
       waiting_for.push_back(write.status == RunStatus::waiting ? or_null(write.waiting_for) : std::nullopt);
       metadata.push_back(or_null(write.metadata));
-      events.push_back(static_cast<std::int32_t>(write.events.size()));
-      claims.push_back(open_claims_.erase(write.run_id) > 0 ? 1 : 0);
+      claims.push_back(open_claims_.contains(write.run_id) ? 1 : 0);
     }
-    const Rows rows =
+    if (run_id.empty()) return {};
+    return ids_of(
         record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for),
-                                   std::move(metadata), std::move(events), std::move(claims), worker_id_});
-    Base base;
-    for (std::size_t i = 0; i < rows.size(); ++i) base.emplace(rows.text(i, 0), rows.integer(i, 1));
-    return base;
+                                   std::move(metadata), std::move(claims), worker_id_}));
   }
 
-  static void record_events(const std::vector<RunWrites>& writes, const Base& base) {
+  Ours lock_runs(const std::vector<RunWrites>& writes) const {
+    TextColumn run_id, claim_token;
+    for (const RunWrites& write : writes) {
+      if (changes(write)) continue;
+      run_id.emplace_back(write.run_id);
+      claim_token.emplace_back(write.claim_token);
+    }
+    if (run_id.empty()) return {};
+    return ids_of(lock_runs_statement.run({std::move(run_id), std::move(claim_token)}));
+  }
+
+  static Ours ids_of(const Rows& rows) {
+    Ours ids;
+    for (std::size_t i = 0; i < rows.size(); ++i) ids.insert(rows.text(i, 0));
+    return ids;
+  }
+
+  /// The seq of the newest event of each run that has told something.
+  static std::map<std::string, std::int64_t> last_events(const std::vector<RunWrites>& writes, const Ours& ours) {
+    TextColumn run_id;
+    for (const RunWrites& write : writes)
+      if (!write.events.empty() && ours.contains(write.run_id)) run_id.emplace_back(write.run_id);
+    std::map<std::string, std::int64_t> last;
+    if (run_id.empty()) return last;
+    const Rows rows = last_events_statement.run({std::move(run_id)});
+    for (std::size_t i = 0; i < rows.size(); ++i) last.emplace(rows.text(i, 0), rows.integer(i, 1));
+    return last;
+  }
+
+  static void record_events(const std::vector<RunWrites>& writes, const Ours& ours) {
+    const std::map<std::string, std::int64_t> last = last_events(writes, ours);
+    if (last.empty()) return;
     TextColumn run_id, level, message, payload, phase, event_key;
     IntColumn seq;
     TimeColumn created_at;
     for (const RunWrites& write : writes) {
-      const auto ours = base.find(write.run_id);
-      if (ours == base.end()) continue;
-      std::int64_t number = ours->second;
+      const auto found = last.find(write.run_id);
+      if (found == last.end()) continue;
+      std::int64_t number = found->second;
       for (const EventRecord& event : write.events) {
         run_id.emplace_back(write.run_id);
         seq.push_back(static_cast<std::int32_t>(++number));
@@ -376,17 +416,16 @@ class RunTransaction final : public StoreTransaction {
         event_key.push_back(or_null(event.once));
       }
     }
-    if (run_id.empty()) return;
     record_events_statement.run({std::move(run_id), std::move(seq), std::move(level), std::move(message),
                                  std::move(payload), std::move(phase), std::move(created_at), std::move(event_key)});
   }
 
-  static void record_phases(const std::vector<RunWrites>& writes, const Base& base) {
+  static void record_phases(const std::vector<RunWrites>& writes, const Ours& ours) {
     TextColumn run_id, phase, state, remembered, outcome;
     IntColumn attempt;
     TimeColumn started_at, finished_at;
     for (const RunWrites& write : writes) {
-      if (!base.contains(write.run_id)) continue;
+      if (!ours.contains(write.run_id)) continue;
       for (const PhaseWrite& change : write.phases) {
         run_id.emplace_back(write.run_id);
         phase.emplace_back(change.name);
@@ -404,11 +443,11 @@ class RunTransaction final : public StoreTransaction {
                                  std::move(outcome)});
   }
 
-  static void record_effects(const std::vector<RunWrites>& writes, const Base& base) {
+  static void record_effects(const std::vector<RunWrites>& writes, const Ours& ours) {
     TextColumn run_id, phase, effect_key, kind, state, target, request_hash, outcome;
     IntColumn attempt;
     for (const RunWrites& write : writes) {
-      if (!base.contains(write.run_id)) continue;
+      if (!ours.contains(write.run_id)) continue;
       for (const EffectRecord& effect : write.effects) {
         run_id.emplace_back(write.run_id);
         phase.emplace_back(effect.phase);
@@ -427,11 +466,11 @@ class RunTransaction final : public StoreTransaction {
                                   std::move(outcome)});
   }
 
-  static void record_artifacts(const std::vector<RunWrites>& writes, const Base& base) {
+  static void record_artifacts(const std::vector<RunWrites>& writes, const Ours& ours) {
     TextColumn run_id, artifact_type, storage_path, digest, metadata;
     BigintColumn size_bytes;
     for (const RunWrites& write : writes) {
-      if (!base.contains(write.run_id)) continue;
+      if (!ours.contains(write.run_id)) continue;
       for (const ArtifactRecord& artifact : write.artifacts) {
         run_id.emplace_back(write.run_id);
         artifact_type.emplace_back(artifact.artifact_type);
@@ -468,7 +507,7 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   const Rows slots = take_over_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
-  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}));
+  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}), false);
   read_history(runs);
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;
@@ -476,10 +515,11 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
 
 RunStore::SafetyReport RunStore::safety_check() {
   Transaction transaction("safety check");
+  const bool rescued = rescue_statement.run({worker_id_}).is_true(0, 0);
   const Rows rows = safety_statement.run({worker_id_});
   SafetyReport report;
   report.registered = rows.is_true(0, 0);
-  report.queue = rows.is_true(0, 1);
+  report.queue = rescued || rows.is_true(0, 1);
   report.cancel = rows.is_true(0, 2);
   if (rows.at(0, 3)) report.next_due = Millis{rows.integer(0, 3)};
   report.runs = static_cast<std::size_t>(rows.integer(0, 4));

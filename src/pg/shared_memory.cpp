@@ -50,6 +50,12 @@ void initialise_memory() {
 
 void at_transaction_end(XactEvent event, void*) {
   if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT) {
+    if (state != nullptr && ready_floors_changed()) {
+      LWLockAcquire(state->lock, LW_EXCLUSIVE);
+      DatabaseEntry* entry = find_entry(MyDatabaseId);
+      apply_ready_floors(entry == nullptr ? nullptr : &entry->ready);
+      LWLockRelease(state->lock);
+    }
     if (pending_any) ring(MyDatabaseId, pending_bell);
     if (pending_announcement && state != nullptr) {
       LWLockAcquire(state->lock, LW_EXCLUSIVE);
@@ -60,19 +66,20 @@ void at_transaction_end(XactEvent event, void*) {
   }
   if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE) {
     // A prepared transaction is found by the safety check after COMMIT PREPARED.
+    drop_ready_floors();
     pending_bell = Bell{};
     pending_any = false;
     pending_announcement = false;
   }
 }
 
-void register_callback() {
+}  // namespace
+
+void watch_transaction_end() {
   if (callback_registered) return;
   RegisterXactCallback(at_transaction_end, nullptr);
   callback_registered = true;
 }
-
-}  // namespace
 
 const char* to_string(WorkerState value) {
   switch (value) {
@@ -123,8 +130,9 @@ DatabaseEntry* find_or_make_entry(Oid database) noexcept {
   DatabaseEntry* entry = find_entry(InvalidOid);
   if (entry == nullptr) return nullptr;
   const ConditionVariable changed = entry->changed;  // sessions may be waiting on it
-  *entry = DatabaseEntry{};
+  std::memset(static_cast<void*>(entry), 0, sizeof *entry);
   entry->changed = changed;
+  forget_ready_floors(entry->ready);
   entry->database = database;
   return entry;
 }
@@ -152,7 +160,7 @@ void ring(Oid database, Bell bell) noexcept {
 }
 
 void ring_at_commit(Bell bell) {
-  register_callback();
+  watch_transaction_end();
   pending_bell.queue |= bell.queue;
   pending_bell.cancel |= bell.cancel;
   pending_bell.check |= bell.check;
@@ -160,7 +168,7 @@ void ring_at_commit(Bell bell) {
 }
 
 void announce_extension_at_commit() {
-  register_callback();
+  watch_transaction_end();
   pending_announcement = true;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "pg/boundary.hpp"
+#include "pg/ready_floors.hpp"
 
 namespace ops::pg {
 
@@ -42,6 +43,7 @@ struct DatabaseEntry {
   TimestampTz last_error_at;
   char last_error[512];
   char worker_id[128];
+  ReadyFloors ready;
   ConditionVariable changed;  ///< broadcast when runs or events of this database changed
 };
 
@@ -76,6 +78,8 @@ struct Bell {
 void ring(Oid database, Bell bell) noexcept;
 /// The same when the current transaction commits; nothing when it does not.
 void ring_at_commit(Bell bell);
+/// What the current transaction has told is kept until it ends, and then applied or dropped.
+void watch_transaction_end();
 /// When the current transaction commits, the launcher looks at this database.
 void announce_extension_at_commit();
 

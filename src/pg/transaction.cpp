@@ -36,6 +36,7 @@ constexpr std::int64_t unix_to_postgres_us =
 Oid type_of(const Argument& argument) {
   struct Types {
     Oid operator()(const std::string&) const { return TEXTOID; }
+    Oid operator()(bool) const { return BOOLOID; }
     Oid operator()(std::int32_t) const { return INT4OID; }
     Oid operator()(std::int64_t) const { return INT8OID; }
     Oid operator()(const TextColumn&) const { return TEXTARRAYOID; }
@@ -62,6 +63,7 @@ struct ToDatum {
     return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
   }
   Datum operator()(const std::string& value) const { return text(value); }
+  Datum operator()(bool value) const { return BoolGetDatum(value); }
   Datum operator()(std::int32_t value) const { return Int32GetDatum(value); }
   Datum operator()(std::int64_t value) const { return Int64GetDatum(value); }
   Datum operator()(const TextColumn& column) const {
@@ -159,7 +161,6 @@ void Transaction::commit(bool flush) {
     else if (flush && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
       set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
     CommitTransactionCommand();
-    pgstat_report_stat(true);
     pgstat_report_activity(STATE_IDLE, nullptr);
   });
   open_ = false;

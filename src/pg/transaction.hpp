@@ -17,7 +17,8 @@ using TextColumn = std::vector<std::optional<std::string>>;
 using IntColumn = std::vector<std::int32_t>;
 using BigintColumn = std::vector<std::int64_t>;
 using TimeColumn = std::vector<std::optional<WallTime>>;
-using Argument = std::variant<std::string, std::int32_t, std::int64_t, TextColumn, IntColumn, BigintColumn, TimeColumn>;
+using Argument =
+    std::variant<std::string, bool, std::int32_t, std::int64_t, TextColumn, IntColumn, BigintColumn, TimeColumn>;
 
 /// Rows of a result as text; nothing where the value is null.
 class Rows {

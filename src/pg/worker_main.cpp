@@ -41,6 +41,9 @@ namespace {
 /// Prefix of the server's own temporary files: what a crash leaves behind is removed when the server starts.
 constexpr const char* scratch_prefix = "base/pgsql_tmp/pgsql_tmp_ops";
 
+/// A wait of at least this long counts as idle.
+constexpr Millis idle_enough{100};
+
 class ServerClock final : public Clock {
  public:
   WallTime now() const override {
@@ -133,6 +136,7 @@ void pin_session_settings() {
       {"enable_seqscan", "off"},
       {"enable_hashjoin", "off"},
       {"enable_mergejoin", "off"},
+      {"enable_material", "off"},
   };
   for (const auto& [name, value] : pinned) SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
@@ -347,6 +351,8 @@ class Worker {
 
   void wait(Millis longest) {
     guarded([&] {
+      // What statements have counted goes to the server's statistics when there is time, and by itself each second.
+      pgstat_report_stat(longest >= idle_enough);
       WaitEvent happened[3];
       (void)WaitEventSetWait(events_, static_cast<long>(longest.count()), happened, 3,
                              compat::wait_event("OpsRunnerWorker"));

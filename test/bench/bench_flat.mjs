@@ -21,9 +21,9 @@ async function addHistory(database, runs) {
     await database.query(`
       WITH finished AS (
         INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, claimed_by, claim_token, claimed_at, started_at, finished_at,
-                              attempt, last_seq, queued_at, created_at)
+                              attempt, queued_at, created_at)
         SELECT 'bench', 'env-' || (1 + i % ${environments}), '0123456789abcdef0123456789abcdef01234567', 'main', 'success', 'worker',
-               gen_random_uuid(), now(), now(), now(), 1, 10, now(), now() - interval '1 day'
+               gen_random_uuid(), now(), now(), now(), 1, now(), now() - interval '1 day'
           FROM generate_series(1, $1::int) i RETURNING run_id),
       phases AS (
         INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, timeout, state, attempt, started_at, finished_at, remembered, outcome)

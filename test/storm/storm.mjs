@@ -125,8 +125,8 @@ const doubled = [...effects.values()].filter((effect) => effect.times > 1).lengt
 const ownerless = [...effects.values()].filter((effect) => !tokens.has(effect.key)).length;
 const statuses = await server.ask('SELECT status, count(*)::int FROM ops.runs GROUP BY status ORDER BY status');
 const failed = await server.ask(`SELECT e.run_id, e.message FROM ops.run_events e JOIN ops.runs r USING (run_id) WHERE r.status = 'failed' AND e.level = 'error' LIMIT 20`);
-const [{ gaps }] = await server.ask(`SELECT count(*)::int AS gaps FROM ops.runs r LEFT JOIN (SELECT run_id, count(*) AS events, max(seq) AS last FROM ops.run_events GROUP BY run_id) e USING (run_id)
-  WHERE (r.last_seq, r.last_seq) IS DISTINCT FROM (e.events::int, e.last)`);
+const [{ gaps }] = await server.ask(`SELECT count(*)::int AS gaps FROM ops.runs r LEFT JOIN (SELECT run_id, count(*) AS events, min(seq) AS first, max(seq) AS last FROM ops.run_events GROUP BY run_id) e USING (run_id)
+  WHERE (1, e.events) IS DISTINCT FROM (e.first, e.last)`);
 
 const reinitialised = server.crashes;
 // From the moment the server accepts connections to the first run that is taken over.
