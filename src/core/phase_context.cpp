@@ -294,6 +294,7 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
 
   const SteadyTime give_up = steady_now() + patience_with_outage;
   int tries = 0;
+  bool renewed = false;
   for (int attempt = 1;;) {
     co_await admit(spec.request, true);
     if (refuse_effects_) co_await sleep_until(SteadyTime::max());
@@ -311,6 +312,12 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
     if (never_left) settle(entry, EffectState::absent);
     if (never_left || response.failure == TransportFailure::secret_missing) throw_if_permanent(spec.request, response);
 
+    if (response.failure == TransportFailure::none && response.status == 401 && spec.renew &&
+        !std::exchange(renewed, true)) {
+      settle(entry, EffectState::absent);
+      co_await spec.renew(spec.request);
+      continue;
+    }
     const bool throttled = environment_.budget.observe(spec.request, response, steady_now(), now()).has_value();
     if (throttled) {
       settle(entry, EffectState::absent);

@@ -64,6 +64,8 @@ struct EffectSpec {
   /// where the service shows objects late. Not called for kind `repeatable` (sent again) and `unkeyed`
   /// (the run waits for a person).
   std::function<Coroutine<std::optional<Json>>()> look;
+  /// Puts a new session token into the request; called once, when the service answers 401 and so has done nothing.
+  std::function<Coroutine<>(HttpRequest&)> renew;
 };
 
 /// Commands a phase hands to the loop; one at a time.

@@ -69,8 +69,22 @@ Coroutine<> GithubClient::authorize(HttpRequest& request) {
     request.credential = CredentialUse{CredentialScheme::bearer, credential_, api_url_, {}};
     co_return;
   }
-  request.session_token = context_.tokens().find(token_key(), context_.steady_now(), renew_margin);
-  if (request.session_token) co_return;
+  request.session_token = co_await installation_token();
+}
+
+Coroutine<> GithubClient::renew_token(HttpRequest& request) {
+  context_.tokens().forget(token_key(), request.session_token);
+  request.session_token = co_await installation_token();
+}
+
+std::function<Coroutine<>(HttpRequest&)> GithubClient::renewal() {
+  if (!app_) return {};
+  return [this](HttpRequest& request) { return renew_token(request); };
+}
+
+Coroutine<std::shared_ptr<const SecretString>> GithubClient::installation_token() {
+  auto kept = context_.tokens().find(token_key(), context_.steady_now(), renew_margin);
+  if (kept) co_return kept;
   const std::string installation = co_await installation_id();
   // Not an effect: a second token harms nobody, and the token itself must not be recorded.
   HttpRequest exchange;
@@ -86,7 +100,7 @@ Coroutine<> GithubClient::authorize(HttpRequest& request) {
   if (response.status != 201) throw unexpected(response, "an installation token");
   const Json answer = answer_json(response, "GitHub", "an installation token");
   std::string token = text_at(answer, "/token");
-  request.session_token = context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + token_life);
+  co_return context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + token_life);
 }
 
 Coroutine<HttpRequest> GithubClient::prepared(Method method, std::string url, std::string body) {
@@ -100,14 +114,15 @@ Coroutine<HttpRequest> GithubClient::prepared(Method method, std::string url, st
 }
 
 Coroutine<HttpResponse> GithubClient::get(std::string url) {
-  for (bool renewed = false;; renewed = true) {
-    HttpRequest request;
-    request.url = url;
-    co_await authorize(request);
-    HttpResponse response = co_await context_.request(std::move(request));
-    if (response.status != 401 || !app_ || renewed) co_return response;
-    context_.tokens().forget(token_key());  // expired or revoked early
-  }
+  HttpRequest request;
+  request.url = std::move(url);
+  co_await authorize(request);
+  HttpRequest again = request;
+  HttpResponse response = co_await context_.request(std::move(request));
+  if (response.status != 401 || !app_) co_return response;
+  co_await renew_token(again);  // it had expired or was revoked early
+  response = co_await context_.request(std::move(again));
+  co_return response;
 }
 
 Coroutine<Json> GithubClient::get_json(std::string url, std::string what) {
@@ -124,10 +139,11 @@ Coroutine<std::optional<Json>> GithubClient::get_if_changed(std::string url, std
   co_await authorize(request);
   RequestPolicy policy;
   policy.retry_not_found = !conditional.seen;
+  const std::shared_ptr<const SecretString> token = request.session_token;
   HttpResponse response = co_await context_.request(std::move(request), policy);
   if (response.status == 304) co_return std::nullopt;
   if (response.status == 401 && app_) {
-    context_.tokens().forget(token_key());
+    context_.tokens().forget(token_key(), token);
     response = co_await get(std::move(url));
   }
   if (response.status == 404 && conditional.seen)

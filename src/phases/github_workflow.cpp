@@ -162,6 +162,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
   spec.key = "dispatch";
   spec.kind = EffectKind::keyed;
   spec.request = co_await github.prepared(Method::post, std::move(url), std::move(body));
+  spec.renew = github.renewal();
   spec.interpret = [&](const HttpResponse& response) {
     if (response.status == 204) return EffectVerdict::done(Json::object());
     if (response.status == 200) {
@@ -368,6 +369,7 @@ Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t
   spec.kind = EffectKind::repeatable;
   std::string url = run_url(github, run_id) + (how.starts_with("force") ? "/force-cancel" : "/cancel");
   spec.request = co_await github.prepared(Method::post, std::move(url), {});
+  spec.renew = github.renewal();
   spec.interpret = [&github](const HttpResponse& response) {
     // 409: it has ended already; following it shows how.
     if (response.status == 202 || response.status == 409) return EffectVerdict::done({{"status", response.status}});

@@ -77,6 +77,19 @@ test('F61 an installation token that is refused is renewed once; then the run fa
   assert.equal(entries('actions/get-workflow').length - asked, 2);
 });
 
+test('F61 an installation token that is revoked right before a dispatch is renewed and the dispatch sent once more', async () => {
+  world.services.github.service.fault({ operation: 'actions/create-workflow-dispatch', status: 401, times: 1, body: '{"message":"Bad credentials"}' });
+  const runId = await queue('app-revoked', withApp);
+  await succeeded(runId);
+  assert.equal(await acceptedOf(runId, 'actions/create-workflow-dispatch', 'build_image'), 1);
+  assert.equal((await world.effects(runId)).dispatch.attempt, 2);
+  world.services.github.service.fault({ operation: 'actions/create-workflow-dispatch', status: 401, times: 1000, body: '{"message":"Bad credentials"}' });
+  const refused = await queue('app-revoked-for-good', withApp);
+  await failedWith(refused, 'github_denied');
+  const { dispatch } = await world.effects(refused);
+  assert.deepEqual([dispatch.attempt, dispatch.state], [2, 'absent']);
+});
+
 test('F63 a workflow run that is deleted while it is followed is gone', async () => {
   world.services.github.outcome = { neverEnds: true };
   const runId = await queue('gone-run');
