@@ -38,7 +38,8 @@ struct CredentialUse {
   CredentialScheme scheme = CredentialScheme::bearer;
   std::string secret_name;
   std::string origin;
-  std::string region;  ///< aws_sigv4 only
+  std::string region;   ///< aws_sigv4 only
+  std::string version;  ///< fingerprint of the secret's value, set when it is resolved; kept in memory only
 };
 
 /// A file that exists as long as somebody holds it. Bodies that do not fit in memory go through it.
@@ -59,6 +60,7 @@ struct HttpRequest {
   std::shared_ptr<ScratchFile> response_file;  ///< when set, the answer's body goes there instead of to memory
   bool scrub_response = false;                 ///< response_file only: remove control codes, mask secrets, line by line
   std::optional<CredentialUse> credential;     ///< resolved when the request is sent
+  bool only_resolve = false;                   ///< nothing is sent: the answer tells the credential's version
   std::shared_ptr<const SecretString> session_token;  ///< short-lived bearer token held in memory only
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds total_timeout{30'000};
@@ -85,8 +87,9 @@ std::string_view to_string(TransportFailure);
 
 struct HttpResponse {
   TransportFailure failure = TransportFailure::none;
-  std::string failure_text;   ///< for people; holds no secret and no query string
-  bool request_sent = false;  ///< at least one byte of the request left this machine
+  std::string failure_text;        ///< for people; holds no secret and no query string
+  bool request_sent = false;       ///< at least one byte of the request left this machine
+  std::string credential_version;  ///< of the credential that was resolved for the request
   int status = 0;
   std::vector<Header> headers;  ///< in order, names as received
   std::string body;

@@ -190,8 +190,12 @@ class PhaseContext {
   }
   /// Waits until the request may leave. @param mind_outages  during an outage of its service it waits to be the probe
   Coroutine<> admit(const HttpRequest& request, bool mind_outages);
+  /// Waits while the service refuses the credential, at most until the secret is replaced.
+  Coroutine<> await_credential(const HttpRequest& request);
   /// What an answer says about the health of its service. True while the service has an outage.
   bool learn_health(const HttpRequest& request, const HttpResponse& response);
+  /// What it says about rate limits and the credential: until when the service takes nothing, if it was throttled.
+  std::optional<SteadyTime> learn_limits(const HttpRequest& request, const HttpResponse& response);
   Coroutine<HttpResponse> send(HttpRequest request);
   Coroutine<std::optional<Json>> recover(EffectRecord& entry, const EffectSpec& spec, std::string why);
   Millis backoff(int attempt);
@@ -212,6 +216,7 @@ class PhaseContext {
   bool effect_in_flight_ = false;
   bool refuse_effects_ = false;
   bool outage_told_ = false;
+  bool refusal_told_ = false;
 };
 
 }  // namespace ops

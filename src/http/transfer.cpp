@@ -277,6 +277,7 @@ HttpResponse HttpClient::Transfer::result(CURLcode code, SteadyTime now) {
   long sent_bytes = 0;
   curl_easy_getinfo(handle_, CURLINFO_REQUEST_SIZE, &sent_bytes);
   response_.request_sent = sent_ || sent_bytes > 0;
+  if (request_.credential) response_.credential_version = request_.credential->version;
 
   TransportFailure failure = failure_of(code);
   // libcurl's word for an answer that claims a protocol it does not speak; the request has been heard.

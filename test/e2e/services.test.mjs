@@ -62,6 +62,25 @@ test('F61 a refused token is not tried again', async () => {
   assert.equal(entries('apps_get').length - gets, 1);
 });
 
+test('F61 ten runs at once show a bad token a handful of times; those that wait go on when it is replaced', async () => {
+  await world.configure({ 'ops_runner.retry_delay': '200ms' });
+  const refusals = () => world.services.journal.entries.filter((e) => e.service === 'github' && e.status === 401).length;
+  const before = refusals();
+  world.writeSecrets({ rotated: 'ghp_expired' });
+  const ids = await Promise.all(Array.from({ length: 10 }, (_, i) => queue(`rotated-${i}`, { github: { credential: 'rotated' }, ...buildOnly })));
+  const found = async (sql) => (await world.db.query(sql, [ids])).rows.map((row) => row.run_id);
+  const waiting = () => found(`SELECT DISTINCT run_id FROM ops.run_events WHERE run_id = ANY ($1) AND message LIKE '%has refused the secret "rotated"%'`);
+  const failed = () => found(`SELECT run_id FROM ops.runs WHERE run_id = ANY ($1) AND status = 'failed'`);
+  await eventually('all others wait and say so', async () => (await waiting()).length + (await failed()).length === ids.length);
+  assert.ok(refusals() - before <= 3, `${refusals() - before} refusals`);
+  world.writeSecrets({ rotated: world.services.github.token });
+  const replaced = Date.now();
+  for (const id of await waiting()) await succeeded(id);
+  assert.ok(Date.now() - replaced < 10_000, `the last run ended ${Date.now() - replaced} ms after the token was replaced`);
+  assert.ok(refusals() - before <= 3, `${refusals() - before} refusals`);
+  await world.configure({ 'ops_runner.retry_delay': '20ms' });
+});
+
 test('F61 an installation token that is refused is renewed once; then the run fails', async () => {
   const fault = { operation: 'actions/get-workflow', status: 401, body: '{"message":"Bad credentials"}' };
   world.services.github.service.fault({ ...fault, times: 1 });
