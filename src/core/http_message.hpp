@@ -104,6 +104,10 @@ struct HttpResponse {
 
 /// A date as HTTP writes it: "Fri, 15 Jan 2027 08:00:20 GMT".
 std::optional<WallTime> http_date(std::string_view text);
+/// A time with its zone as RFC 3339 writes it: "2027-01-15T08:00:20Z", "2027-01-15T09:00:20.5+01:00".
+std::optional<WallTime> rfc3339_time(std::string_view text);
+/// The time on the clock of the service that answered; ours when it tells none.
+WallTime service_time(const HttpResponse& response, WallTime now);
 /// A sentence for the error of a refused credential when the answer's Date is a minute or more away from `now`; tokens
 /// and signatures carry times, so such a refusal may be the clock's fault. Empty when the clocks agree.
 std::string clock_remark(const HttpResponse& response, WallTime now);

@@ -1,5 +1,6 @@
 #include "phases/github_client.hpp"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -13,7 +14,8 @@ namespace ops {
 namespace {
 
 constexpr int most_pages = 100;
-constexpr Millis token_life = std::chrono::minutes{55};  // GitHub: one hour
+constexpr Millis usual_token_life = std::chrono::minutes{55};
+constexpr Millis longest_token_life = std::chrono::hours{1};
 constexpr Millis renew_margin = std::chrono::minutes{5};
 
 std::string config_text(const Json& config, std::string_view pointer, const char* usual) {
@@ -32,6 +34,24 @@ std::optional<std::string> next_page(const HttpResponse& response) {
     at = close;
   }
   return std::nullopt;
+}
+
+char lower_case(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+/// How long the token of this answer may be used. @param now  on GitHub's clock
+Millis token_life(const Json& answer, WallTime now) {
+  const auto told = optional_text_at(answer, "/expires_at");
+  if (!told) return usual_token_life;
+  const auto end = rfc3339_time(*told);
+  if (!end || *end <= now)
+    throw PhaseError(
+        "bad_response",
+        "GitHub answered with an installation token that " + (end ? "ended at " : std::string("ends at ")) +
+            clean_text(*told, 60) + (end ? "" : ", which is no time"),
+        "The token was not used. Retry the run; if it stays, look at the clock of the service and what lies between.");
+  return std::min(std::chrono::floor<Millis>(*end - now), longest_token_life);
 }
 
 }  // namespace
@@ -100,7 +120,23 @@ Coroutine<std::shared_ptr<const SecretString>> GithubClient::installation_token(
   if (response.status != 201) throw unexpected(response, "an installation token");
   const Json answer = answer_json(response, "GitHub", "an installation token");
   std::string token = text_at(answer, "/token");
-  co_return context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + token_life);
+  const Millis life = token_life(answer, service_time(response, context_.now()));
+  tell_wider_scope(answer);
+  co_return context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + life);
+}
+
+/// What GitHub grants beyond the one repository that was asked for.
+void GithubClient::tell_wider_scope(const Json& answer) const {
+  const std::string& slug = context_.run().repo_slug;
+  std::string wider = optional_text_at(answer, "/repository_selection").value_or("") == "all" ? "all repositories" : "";
+  if (const Json& repositories = value_at(answer, "/repositories"); repositories.is_array())
+    for (const Json& repository : repositories) {
+      const std::string name = optional_text_at(repository, "/full_name").value_or(slug);
+      if (wider.empty() && !std::ranges::equal(name, slug, {}, lower_case, lower_case)) wider = clean_text(name, 200);
+    }
+  if (wider.empty()) return;
+  context_.event(Level::warn, "GitHub's token for " + slug + " is wider than asked for: it opens " + wider + " as well",
+                 {{"repository_selection", value_at(answer, "/repository_selection")}}, "wider_token");
 }
 
 Coroutine<HttpRequest> GithubClient::prepared(Method method, std::string url, std::string body) {

@@ -55,6 +55,7 @@ class GithubClient {
   Coroutine<> authorize(HttpRequest& request);
   Coroutine<> renew_token(HttpRequest& request);
   Coroutine<std::shared_ptr<const SecretString>> installation_token();
+  void tell_wider_scope(const Json& answer) const;
   Coroutine<std::string> installation_id();
   std::string token_key() const;
 

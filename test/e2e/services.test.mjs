@@ -96,6 +96,16 @@ test('F61 an installation token that is refused is renewed once; then the run fa
   assert.equal(entries('actions/get-workflow').length - asked, 2);
 });
 
+test('I51 an installation token that has ended is not used', async () => {
+  const fault = { operation: 'apps/create-installation-access-token', status: 201, headers: { 'content-type': 'application/json' },
+                  body: JSON.stringify({ token: 'ghs_old', expires_at: new Date(Date.now() - 60_000).toISOString(), permissions: {} }) };
+  await world.db.query('SELECT pg_terminate_backend(pid) FROM ops.worker_status'); // tokens are kept in its memory
+  world.services.github.service.fault(fault);
+  const asked = entries('actions/get-workflow').length;
+  assert.match((await failedWith(await queue('app-ended', withApp), 'bad_response')).message, /installation token that ended at/);
+  assert.equal(entries('actions/get-workflow').length, asked);
+});
+
 test('F61 an installation token that is revoked right before a dispatch is renewed and the dispatch sent once more', async () => {
   world.services.github.service.fault({ operation: 'actions/create-workflow-dispatch', status: 401, times: 1, body: '{"message":"Bad credentials"}' });
   const runId = await queue('app-revoked', withApp);

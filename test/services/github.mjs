@@ -93,7 +93,7 @@ export class Github {
       case 'apps/create-installation-access-token': {
         const token = `ghs_${this.appId}_${randomUUID()}`;
         this.installationTokens.add(token);
-        return answer(201, { token, expires_at: new Date(Date.now() + 3_600_000).toISOString(), permissions: { actions: 'write' } });
+        return answer(201, { token, expires_at: new Date(Date.now() + 3_600_000).toISOString(), permissions: { actions: 'write' }, repository_selection: 'selected' });
       }
       case 'repos/get-commit':
         return p.ref.startsWith('dead') ? answer(422, { message: `No commit found for SHA: ${p.ref}` }) : answer(200, { sha: p.ref });
