@@ -5,6 +5,7 @@
 
 #include "core/crypto.hpp"
 #include "core/host_budget.hpp"
+#include "core/json.hpp"
 #include "core/redact.hpp"
 #include "core/session_tokens.hpp"
 #include "core/url.hpp"
@@ -267,6 +268,13 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
 const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
   const auto found = journal_.find(key);
   return found == journal_.end() ? nullptr : &found->second;
+}
+
+void PhaseContext::await_decision(std::string_view key, const std::string& what, const Json& outcome) {
+  settle(journal_.find(key)->second, EffectState::needs_decision);
+  throw MustWait("decision", what,
+                 "Look at the service and decide with ops.resolve_effect(run, '" + std::string(key) +
+                     "', 'done', reason, '" + dump_json(outcome) + "').");
 }
 
 bool PhaseContext::may_be_outside(std::string_view key) const {

@@ -134,6 +134,9 @@ class PhaseContext {
 
   /// Journal entry of an effect of this phase, or null. For cancel coroutines: what is out there?
   const EffectRecord* effect_record(std::string_view key) const;
+  /// What an effect has left outside cannot be told: a person decides (ops.resolve_effect), the run waits.
+  /// @param outcome  what they may pass as its outcome, for the hint
+  [[noreturn]] void await_decision(std::string_view key, const std::string& what, const Json& outcome);
   /// False when this effect was certainly never sent, or is proven absent.
   bool may_be_outside(std::string_view key) const;
 

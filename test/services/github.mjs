@@ -110,6 +110,7 @@ export class Github {
       case 'actions/list-workflow-runs': {
         const since = asked.query.created?.replace(/^>=/, '') ?? '1970-01-01T00:00:00Z';
         const visibleUntil = Date.now() - (this.outcome.listAfterMs ?? 0);
+        for (const r of this.runs.values()) if (r.repo === repo) this.#status(r); // what is not shown yet goes on as well
         const found = [...this.runs.values()].filter((r) => r.repo === repo && r.workflow === p.workflow_id &&
           r.createdAt >= Date.parse(since) && r.createdAt <= visibleUntil);
         return answer(200, { total_count: found.length, workflow_runs: found.map((r) => this.#view(r)) });
