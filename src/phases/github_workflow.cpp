@@ -175,6 +175,15 @@ Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
     throw PhaseError("commit_unknown", "commit " + ctx.run().git_sha + " is not in " + ctx.run().repo_slug,
                      "Push it, or queue a run for a commit that exists.");
   if (commit.status != 200) throw github.unexpected(commit, "commit " + ctx.run().git_sha);
+  // GitHub takes names there as well: a branch that looks like a commit must not stand for one.
+  const std::string found = text_at(answer_json(commit, "GitHub", "commit " + ctx.run().git_sha), "/sha");
+  const bool is_full =
+      (found.size() == 40 || found.size() == 64) && found.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (!is_full || !found.starts_with(ctx.run().git_sha))
+    throw PhaseError("commit_unknown",
+                     "GitHub knows " + ctx.run().git_sha + " of " + ctx.run().repo_slug + " as something else than a " +
+                         "commit: it answered with " + clean_text(found, 80),
+                     "A branch or tag may have that name. Queue a run with all digits of the commit.");
 }
 
 /// Dispatches the workflow once and returns {workflow_run_id, html_url}.

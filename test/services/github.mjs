@@ -96,7 +96,7 @@ export class Github {
         return answer(201, { token, expires_at: new Date(Date.now() + 3_600_000).toISOString(), permissions: { actions: 'write' }, repository_selection: 'selected' });
       }
       case 'repos/get-commit':
-        return p.ref.startsWith('dead') ? answer(422, { message: `No commit found for SHA: ${p.ref}` }) : answer(200, { sha: p.ref });
+        return p.ref.startsWith('dead') ? answer(422, { message: `No commit found for SHA: ${p.ref}` }) : answer(200, { sha: p.ref.padEnd(40, '0') });
       case 'actions/get-workflow':
         return p.workflow_id === 'missing.yml' ? answer(404, { message: 'Not Found' })
           : answer(200, { id: 1, name: 'build', path: `.github/workflows/${p.workflow_id}`, state: p.workflow_id === 'disabled.yml' ? 'disabled_manually' : 'active' });

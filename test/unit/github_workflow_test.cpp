@@ -112,6 +112,37 @@ TEST(GithubWorkflow, ARefusedDispatchFailsWithTheServicesWords) {
   }
 }
 
+TEST(GithubWorkflow, I22_ABranchThatLooksLikeACommitIsNone) {
+  for (const char* found :
+       {"fedcba9876543210fedcba9876543210fedcba98", "0123456789abcdef", "0123456789ABCDEF0123456789ABCDEF01234567",
+        "0123456789abcdef0123456789abcdef01234567/..", "main"}) {
+    BuildWorld world;
+    world.services.on(Method::get, "/commits/", {{"sha", found}});
+    world.perform(BuildWorld::build_phase());
+    EXPECT_EQ(world.code(), "commit_unknown") << found;
+    EXPECT_EQ(world.sent(Method::post, ""), 0) << found;
+  }
+  BuildWorld sha256;
+  sha256.services.on(Method::get, "/commits/",
+                     {{"sha", "0123456789abcdef0123456789abcdef01234567" + std::string(24, '0')}});
+  sha256.perform(BuildWorld::build_phase());
+  EXPECT_EQ(sha256.status(), RunStatus::success) << sha256.failure().message;
+}
+
+TEST(GithubWorkflow, I22_NamesOfBranchesStandInNoPath) {
+  for (const char* ref :
+       {"../../user", "a~1", "a^", "a b", "-f", "fedcba9876543210fedcba9876543210fedcba98", "a%2Fb"}) {
+    BuildWorld world;
+    world.queue(BuildWorld::build_phase());
+    world.stored().run.facts.git_ref = ref;
+    world.world.run_until_idle();
+    EXPECT_EQ(world.status(), RunStatus::success) << ref << world.failure().message;
+    EXPECT_EQ(world.last_body(Method::post, "/dispatches")["ref"], ref);
+    for (const HttpRequest& request : world.world.transport.sent)
+      EXPECT_EQ(request.url.find(ref), std::string::npos) << request.url;
+  }
+}
+
 Json listed(const BuildWorld& world, std::int64_t id) {
   return {{"id", id}, {"display_title", "build 0123 [" + world.token + "]"}, {"html_url", "https://x"}};
 }

@@ -100,6 +100,7 @@ TEST(Url, PartsOfUsualOnes) {
   EXPECT_EQ(parse_url("http://a.b:8069/x?token=t")->without_query(), "http://a.b:8069/x");
   EXPECT_EQ(parse_url("https://[2001:db8::1]/x")->without_query(), "https://[2001:db8::1]/x");
   EXPECT_EQ(percent_encode_path("a b/ü%"), "a%20b/%C3%BC%25");
+  EXPECT_EQ(percent_encode("-a~1^ b/..@{u}?#"), "-a~1%5E%20b%2F..%40%7Bu%7D%3F%23");  // I22
 }
 
 TEST(Url, LocationsAreResolved) {
