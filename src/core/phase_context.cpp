@@ -197,7 +197,7 @@ void PhaseContext::throw_if_permanent(const HttpRequest& request, const HttpResp
       throw PhaseError(
           "tls_failed", where + " was not sent: " + response.failure_text,
           "The service's certificate must be valid for its name and issued by a CA of ops_runner.ca_file or "
-          "of the system.");
+          "of the system; where ops_runner.tls_pins names the host, its key must be one of those.");
     case TransportFailure::too_large:
       throw PhaseError("bad_response", where + " answered with too much: " + response.failure_text,
                        "Check that the URL is the service's API and not a download or a page.");

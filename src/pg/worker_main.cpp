@@ -215,6 +215,7 @@ HttpClient::Settings http_settings() {
   HttpClient::Settings http;
   http.rules = HostRules::parse(settings.allowed_hosts).value_or(HostRules{});
   http.ca_file = settings.ca_file;
+  http.pins = TlsPins::parse(settings.tls_pins).value_or(TlsPins{});
   http.user_agent = "ops_runner/0.1";
   http.max_connections_per_host = static_cast<std::size_t>(settings.max_connections_per_host);
   return http;

@@ -3,6 +3,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "core/host_rules.hpp"
+#include "core/tls_pins.hpp"
 #include "core/url.hpp"
 
 namespace ops {
@@ -248,6 +249,35 @@ TEST(HostRules, MalformedEntriesAreNamed) {
     EXPECT_NE(why.find("entry \""), std::string::npos) << setting;
   }
   EXPECT_TRUE(HostRules::parse(" , ,a.b, "));
+}
+
+// Pins ---------------------------------------------------------------------------------------------------------------
+
+const std::string one_pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+const std::string another_pin = "sha256//" + std::string(43, 'A') + "=";
+
+TEST(TlsPins, F60_AreOfHosts) {
+  const auto pins =
+      TlsPins::parse(" API.github.com = " + one_pin + " ; " + another_pin + ",\n10.0.0.1=" + one_pin + ",");
+  ASSERT_TRUE(pins);
+  EXPECT_EQ(pins->of("api.github.com"), one_pin + ";" + another_pin);
+  EXPECT_EQ(pins->of("10.0.0.1"), one_pin);
+  EXPECT_EQ(pins->of("github.com"), "");
+  EXPECT_EQ(TlsPins::parse("")->of("api.github.com"), "");
+}
+
+TEST(TlsPins, F60_WhatIsNoneIsNamed) {
+  for (const std::string& wrong :
+       {std::string("api.github.com"), std::string("="), "=" + one_pin, one_pin, "h=" + one_pin + ";x", "h=;" + one_pin,
+        "h=sha1//" + std::string(43, 'A') + "=", "h=sha256//" + std::string(44, 'A'), "h=" + one_pin + "=",
+        "h=sha256//" + std::string(42, 'A') + "B=", "h=sha256//" + std::string(42, 'A') + "-=", "*.h=" + one_pin,
+        "https://h=" + one_pin, "h:443=" + one_pin, "h/=" + one_pin, "u@h=" + one_pin, "h h=" + one_pin,
+        "h=" + one_pin + ",H=" + one_pin}) {
+    std::string why;
+    EXPECT_FALSE(TlsPins::parse(wrong, &why)) << wrong;
+    EXPECT_NE(why.find("entry \""), std::string::npos) << wrong;
+    EXPECT_FALSE(TlsPins::parse(wrong)) << wrong;
+  }
 }
 
 }  // namespace
