@@ -53,7 +53,8 @@ std::optional<TlsPins> TlsPins::parse(std::string_view setting, std::string* why
     if (pins.empty()) return wrong(entry, "it names no pin");
     while (!pins.empty()) {
       const std::string_view pin = take(pins, ';');
-      if (!is_pin(pin)) return wrong(entry, "\"" + std::string(pin.substr(0, 60)) + "\" is no sha256//<44 digits of base64>");
+      if (!is_pin(pin))
+        return wrong(entry, "\"" + std::string(pin.substr(0, 60)) + "\" is no sha256//<44 digits of base64>");
       known += (known.empty() ? "" : ";") + std::string(pin);
     }
   }
