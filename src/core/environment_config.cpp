@@ -40,11 +40,26 @@ std::string credential(const Json& value) {
                     redact_json(value) == value;
   return good ? "" : "the name of a secret: at most 64 of A-Z a-z 0-9 _ . - (never the secret itself)";
 }
-std::string workflow(const Json& value) {
-  return matches(value, 200, word_characters) ? "" : "the file name or number of a workflow, such as build.yml";
+/// A segment of a path: "." and ".." would lead elsewhere.
+bool is_word(const Json& value) {
+  return matches(value, 200, word_characters) &&
+         value.get_ref<const std::string&>().find_first_not_of('.') != std::string::npos;
 }
+std::string workflow(const Json& value) {
+  return is_word(value) ? "" : "the file name or number of a workflow, such as build.yml";
+}
+/// The rules of git check-ref-format, as ops.queue_run has them.
 std::string git_ref(const Json& value) {
-  return is_plain_text(value, 255) ? "" : "a branch or tag name of at most 255 bytes";
+  constexpr std::string_view wrong_parts[] = {"..", "@{", "//", "/.", ".lock/"};
+  const auto is_ref = [&](const std::string& name) {
+    return name.find_first_of(" ~^:?*[\\\x7f") == std::string::npos &&
+           std::ranges::none_of(wrong_parts, [&](auto part) { return name.find(part) != std::string::npos; }) &&
+           std::string_view("-/.").find(name.front()) == std::string_view::npos && !name.ends_with('/') &&
+           !name.ends_with('.') && !name.ends_with(".lock");
+  };
+  return is_plain_text(value, 255) && is_ref(value.get_ref<const std::string&>())
+             ? ""
+             : "a branch or tag name of at most 255 bytes, without spaces, \"..\" and any of ~ ^ : ? * [ \\";
 }
 std::string inputs(const Json& value) {
   if (!value.is_object() || value.size() > 20) return "an object of at most 20 workflow inputs";
@@ -76,7 +91,7 @@ std::string image(const Json& value) {
   return good ? "" : "an image name in lower case without host, tag and digest, such as acme/odoo";
 }
 std::string word(const Json& value) {
-  return matches(value, 200, word_characters) ? "" : "a name of A-Z a-z 0-9 _ . -";
+  return is_word(value) ? "" : "a name of A-Z a-z 0-9 _ . -";
 }
 std::string path_prefix(const Json& value) {
   return matches(value, 200, path_characters) && value.get_ref<const std::string&>().find("..") == std::string::npos

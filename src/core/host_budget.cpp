@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <utility>
 
 #include "core/url.hpp"
 
@@ -15,6 +16,8 @@ using std::chrono::seconds;
 constexpr Millis shortest_wait = seconds{1};
 constexpr Millis longest_wait = std::chrono::hours{1};
 constexpr Millis first_secondary_wait = seconds{60};
+constexpr int first_pause_factor = 6;  // one minute at the usual probe interval
+constexpr int looks_for_an_answer = 200;
 
 std::string origin_of(const HttpRequest& request) {
   const auto url = parse_url(request.url);
@@ -26,6 +29,10 @@ std::string account_key(const HttpRequest& request) {
   key += '|';
   if (request.credential) key += request.credential->secret_name;
   return key;
+}
+
+std::string connection_key(const std::string& project, const HttpRequest& request) {
+  return project + '|' + account_key(request);
 }
 
 std::optional<std::int64_t> whole_number(std::string_view text) {
@@ -145,6 +152,58 @@ void HostBudget::observe_health(const HttpRequest& request, bool failed, SteadyT
 bool HostBudget::has_outage(const HttpRequest& request) const {
   const auto found = troubled_.find(origin_of(request));
   return found != troubled_.end() && found->second.failures_in_a_row >= failures_until_outage;
+}
+
+std::optional<HostBudget::Refusal> HostBudget::refusal(const std::string& project, const HttpRequest& request,
+                                                       SteadyTime now) const {
+  if (!request.credential) return std::nullopt;
+  const auto found = credentials_.find(connection_key(project, request));
+  if (found == credentials_.end() || !found->second.refused || found->second.next_probe <= now) return std::nullopt;
+  return Refusal{found->second.version, found->second.next_probe};
+}
+
+SteadyTime HostBudget::first_shown(const std::string& project, const HttpRequest& request, SteadyTime now) const {
+  if (!request.credential) return now;
+  const auto found = credentials_.find(connection_key(project, request));
+  if (found == credentials_.end() || found->second.shown_until <= now || now < found->second.taken_until) return now;
+  return now + probe_interval_ / looks_for_an_answer;
+}
+
+void HostBudget::credential_shown(const std::string& project, const HttpRequest& request, SteadyTime now) {
+  if (!request.credential) return;
+  Standing& standing = credentials_[connection_key(project, request)];
+  if (standing.refused) {
+    standing.next_probe = now + standing.pause;
+    standing.probing = true;
+  } else if (now >= standing.taken_until) {
+    // The one before had no answer in time: it is not the credential that the service is slow about.
+    const bool unanswered = standing.shown_until != SteadyTime{};
+    (unanswered ? standing.taken_until : standing.shown_until) = now + probe_interval_;
+  }
+}
+
+void HostBudget::observe_credential(const std::string& project, const HttpRequest& request,
+                                    const HttpResponse& response, SteadyTime now) {
+  if (!request.credential || response.failure != TransportFailure::none || response.status >= 500) return;
+  Standing& standing = credentials_[connection_key(project, request)];
+  // S3 answers 403 to a HEAD for what is not there, where listing is not permitted.
+  const bool refused = response.status == 401 || (response.status == 403 && request.method != Method::head);
+  if (!refused) {
+    standing = Standing{};
+    standing.taken_until = now + probe_interval_;
+    return;
+  }
+  const bool known = standing.refused && standing.version == response.credential_version;
+  const bool of_probe = std::exchange(standing.probing, false);
+  if (known && !of_probe) return;  // it was on its way when another one was refused
+  standing.pause = known ? std::min(standing.pause * 2, longest_wait) : probe_interval_ * first_pause_factor;
+  standing.refused = true;
+  standing.version = response.credential_version;
+  standing.next_probe = now + standing.pause;
+}
+
+void HostBudget::forget_refusal(const std::string& project, const HttpRequest& request) {
+  credentials_.erase(connection_key(project, request));
 }
 
 }  // namespace ops

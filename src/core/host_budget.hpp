@@ -1,7 +1,8 @@
 // One budget per origin and credential, shared by all runs of the worker: rate limits told by the service, pauses asked
 // for by it, and the pause between changing requests that GitHub wants (docs.github.com, "Best practices for using the
-// REST API": serial requests, at least one second between changing ones). And one eye per origin on outages: a service
-// that fails everybody is asked by one request at a time until it answers again.
+// REST API": serial requests, at least one second between changing ones). One eye per origin on outages: a service that
+// fails everybody is asked by one request at a time until it answers again. And one per project, origin and credential
+// on refusals: a bad token is shown to the service now and then only, or its owner's account may be locked.
 #pragma once
 
 #include <map>
@@ -47,6 +48,26 @@ class HostBudget {
   void observe_health(const HttpRequest& request, bool failed, SteadyTime now);
   bool has_outage(const HttpRequest& request) const;
 
+  // Credentials: after a refusal one request at a time shows the credential, after a pause that doubles, until the
+  // service takes it. One that has not been shown lately is shown by one request first.
+  struct Refusal {
+    std::string version;  ///< of the secret that was refused; empty: unknown
+    SteadyTime next_probe;
+  };
+  /// The refusal that this request has to wait for; nothing when it may leave. Nothing is booked.
+  std::optional<Refusal> refusal(const std::string& project, const HttpRequest& request, SteadyTime now) const;
+  /// When a request that no refusal holds up may leave; not after `now`: at once. Nothing is booked.
+  SteadyTime first_shown(const std::string& project, const HttpRequest& request, SteadyTime now) const;
+  /// Tells that the request leaves now.
+  void credential_shown(const std::string& project, const HttpRequest& request, SteadyTime now);
+  /// Learns from an answer that is no rate limit.
+  void observe_credential(const std::string& project, const HttpRequest& request, const HttpResponse& response,
+                          SteadyTime now);
+  /// The secret has another value than the one that was refused.
+  void forget_refusal(const std::string& project, const HttpRequest& request);
+  /// How often a run that waits looks whether the secret has been replaced.
+  Millis look_interval() const noexcept { return probe_interval_; }
+
  private:
   struct Account {
     SteadyTime closed_until{};
@@ -57,10 +78,20 @@ class HostBudget {
     int failures_in_a_row = 0;
     SteadyTime next_probe{};
   };
+  struct Standing {
+    bool refused = false;
+    bool probing = false;
+    std::string version;
+    Millis pause{0};           ///< until the next probe
+    SteadyTime next_probe{};   ///< refused: nobody goes before
+    SteadyTime taken_until{};  ///< not refused: everybody goes, since the service has taken it lately
+    SteadyTime shown_until{};  ///< not refused: the others wait for the answer to the one that went
+  };
   Millis mutation_interval_;
   Millis probe_interval_;
   std::map<std::string, Account> accounts_;
   std::map<std::string, Health> troubled_;  ///< by origin; gone with the first answer
+  std::map<std::string, Standing> credentials_;
 };
 
 /// Value of a Retry-After header, in seconds or as an HTTP date, held inside 1 s .. 1 h; nothing when absent or

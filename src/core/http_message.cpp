@@ -1,6 +1,7 @@
 #include "core/http_message.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <ctime>
 
@@ -73,6 +74,42 @@ std::optional<WallTime> http_date(std::string_view text) {
   const char* end = strptime(terminated.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
   if (end == nullptr || *end != '\0') return std::nullopt;
   return WallTime{std::chrono::seconds{timegm(&parts)}};
+}
+
+std::optional<WallTime> rfc3339_time(std::string_view text) {
+  const auto number = [&](std::size_t at, std::size_t digits) {
+    int value = -1;
+    const std::string_view part = text.substr(std::min(at, text.size()), digits);
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+    return error == std::errc{} && end == part.data() + part.size() && part.size() == digits ? value : -1;
+  };
+  constexpr std::string_view form = "0000-00-00T00:00:00";
+  if (text.size() <= form.size()) return std::nullopt;
+  for (const std::size_t at : {4, 7, 10, 13, 16})
+    if (text[at] != form[at]) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year{number(0, 4)},
+                                         std::chrono::month{static_cast<unsigned>(number(5, 2))},
+                                         std::chrono::day{static_cast<unsigned>(number(8, 2))}};
+  const int hour = number(11, 2);
+  const int minute = number(14, 2);
+  const int second = number(17, 2);
+  const auto is_time = [](int h, int m) { return h >= 0 && h < 24 && m >= 0 && m < 60; };
+  if (number(0, 4) < 0 || !date.ok() || !is_time(hour, minute) || second < 0 || second > 60) return std::nullopt;
+
+  std::size_t zone = form.size();
+  if (text[zone] == '.') zone = std::min(text.find_first_not_of("0123456789", zone + 1), text.size());
+  std::chrono::minutes offset{0};
+  if (text.substr(zone) != "Z") {
+    const bool has_form = text.size() == zone + 6 && (text[zone] == '+' || text[zone] == '-') && text[zone + 3] == ':';
+    if (!has_form || !is_time(number(zone + 1, 2), number(zone + 4, 2))) return std::nullopt;
+    offset = std::chrono::minutes{(number(zone + 1, 2) * 60 + number(zone + 4, 2)) * (text[zone] == '-' ? -1 : 1)};
+  }
+  return std::chrono::sys_days{date} + std::chrono::hours{hour} + std::chrono::minutes{minute} - offset +
+         std::chrono::seconds{second};
+}
+
+WallTime service_time(const HttpResponse& response, WallTime now) {
+  return http_date(response.header("date")).value_or(now);
 }
 
 std::string clock_remark(const HttpResponse& response, WallTime now) {

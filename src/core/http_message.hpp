@@ -38,7 +38,8 @@ struct CredentialUse {
   CredentialScheme scheme = CredentialScheme::bearer;
   std::string secret_name;
   std::string origin;
-  std::string region;  ///< aws_sigv4 only
+  std::string region;   ///< aws_sigv4 only
+  std::string version;  ///< fingerprint of the secret's value, set when it is resolved; kept in memory only
 };
 
 /// A file that exists as long as somebody holds it. Bodies that do not fit in memory go through it.
@@ -59,6 +60,7 @@ struct HttpRequest {
   std::shared_ptr<ScratchFile> response_file;  ///< when set, the answer's body goes there instead of to memory
   bool scrub_response = false;                 ///< response_file only: remove control codes, mask secrets, line by line
   std::optional<CredentialUse> credential;     ///< resolved when the request is sent
+  bool only_resolve = false;                   ///< nothing is sent: the answer tells the credential's version
   std::shared_ptr<const SecretString> session_token;  ///< short-lived bearer token held in memory only
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds total_timeout{30'000};
@@ -85,8 +87,9 @@ std::string_view to_string(TransportFailure);
 
 struct HttpResponse {
   TransportFailure failure = TransportFailure::none;
-  std::string failure_text;   ///< for people; holds no secret and no query string
-  bool request_sent = false;  ///< at least one byte of the request left this machine
+  std::string failure_text;        ///< for people; holds no secret and no query string
+  bool request_sent = false;       ///< at least one byte of the request left this machine
+  std::string credential_version;  ///< of the credential that was resolved for the request
   int status = 0;
   std::vector<Header> headers;  ///< in order, names as received
   std::string body;
@@ -101,6 +104,10 @@ struct HttpResponse {
 
 /// A date as HTTP writes it: "Fri, 15 Jan 2027 08:00:20 GMT".
 std::optional<WallTime> http_date(std::string_view text);
+/// A time with its zone as RFC 3339 writes it: "2027-01-15T08:00:20Z", "2027-01-15T09:00:20.5+01:00".
+std::optional<WallTime> rfc3339_time(std::string_view text);
+/// The time on the clock of the service that answered; ours when it tells none.
+WallTime service_time(const HttpResponse& response, WallTime now);
 /// A sentence for the error of a refused credential when the answer's Date is a minute or more away from `now`; tokens
 /// and signatures carry times, so such a refusal may be the clock's fault. Empty when the clocks agree.
 std::string clock_remark(const HttpResponse& response, WallTime now);

@@ -5,6 +5,7 @@
 
 #include "core/crypto.hpp"
 #include "core/host_budget.hpp"
+#include "core/json.hpp"
 #include "core/redact.hpp"
 #include "core/session_tokens.hpp"
 #include "core/url.hpp"
@@ -105,10 +106,38 @@ bool PhaseContext::has_writes() const {
 
 // Requests ---------------------------------------------------------------------------------------------------------
 
+Coroutine<> PhaseContext::await_credential(const HttpRequest& request) {
+  HostBudget& budget = environment_.budget;
+  while (const auto refusal = budget.refusal(run_.project_id, request, steady_now())) {
+    const std::string& name = request.credential->secret_name;
+    if (!refusal->version.empty()) {
+      HttpRequest look;
+      look.url = request.url;
+      look.credential = request.credential;
+      look.only_resolve = true;
+      HttpRequest sent = look;
+      const HttpResponse resolved = co_await send(std::move(sent));
+      throw_if_permanent(look, resolved);
+      if (resolved.failure == TransportFailure::none && resolved.credential_version != refusal->version) {
+        budget.forget_refusal(run_.project_id, request);
+        break;
+      }
+    }
+    if (!std::exchange(refusal_told_, true))
+      event(Level::warn,
+            shown(request) + " waits: the service has refused the secret \"" + name +
+                "\" to a run of this project; it is tried again when it has been replaced, and now and then",
+            {{"request", shown(request)}, {"secret", name}});
+    co_await sleep_until(std::min(refusal->next_probe, steady_now() + budget.look_interval()));
+  }
+}
+
 Coroutine<> PhaseContext::admit(const HttpRequest& request, bool mind_outages) {
   for (;;) {
+    co_await await_credential(request);
     const SteadyTime now = steady_now();
-    SteadyTime earliest = environment_.budget.earliest(request, now);
+    SteadyTime earliest = std::max(environment_.budget.earliest(request, now),
+                                   environment_.budget.first_shown(run_.project_id, request, now));
     if (mind_outages) earliest = std::max(earliest, environment_.budget.next_probe(request, now));
     if (earliest <= now) break;
     if (mind_outages && environment_.budget.has_outage(request) && !std::exchange(outage_told_, true))
@@ -117,6 +146,7 @@ Coroutine<> PhaseContext::admit(const HttpRequest& request, bool mind_outages) {
     co_await sleep_until(earliest);
   }
   environment_.budget.sent(request, steady_now());
+  environment_.budget.credential_shown(run_.project_id, request, steady_now());
   if (mind_outages) environment_.budget.probe_sent(request, steady_now());
 }
 
@@ -128,6 +158,12 @@ bool PhaseContext::learn_health(const HttpRequest& request, const HttpResponse& 
     if (!failed) outage_told_ = false;
   }
   return environment_.budget.has_outage(request);
+}
+
+std::optional<SteadyTime> PhaseContext::learn_limits(const HttpRequest& request, const HttpResponse& response) {
+  const auto closed_until = environment_.budget.observe(request, response, steady_now(), now());
+  if (!closed_until) environment_.budget.observe_credential(run_.project_id, request, response, steady_now());
+  return closed_until;
 }
 
 Coroutine<HttpResponse> PhaseContext::send(HttpRequest request) {
@@ -161,7 +197,7 @@ void PhaseContext::throw_if_permanent(const HttpRequest& request, const HttpResp
       throw PhaseError(
           "tls_failed", where + " was not sent: " + response.failure_text,
           "The service's certificate must be valid for its name and issued by a CA of ops_runner.ca_file or "
-          "of the system.");
+          "of the system; where ops_runner.tls_pins names the host, its key must be one of those.");
     case TransportFailure::too_large:
       throw PhaseError("bad_response", where + " answered with too much: " + response.failure_text,
                        "Check that the URL is the service's API and not a download or a page.");
@@ -180,7 +216,7 @@ Coroutine<HttpResponse> PhaseContext::request_once(HttpRequest request) {
   co_await admit(request, false);
   HttpRequest copy = request;
   HttpResponse response = co_await send(std::move(copy));
-  environment_.budget.observe(request, response, steady_now(), now());
+  learn_limits(request, response);
   co_return response;
 }
 
@@ -195,7 +231,7 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
     throw_if_permanent(request, response);
     const bool outage = learn_health(request, response);
 
-    if (const auto closed_until = environment_.budget.observe(request, response, steady_now(), now())) {
+    if (const auto closed_until = learn_limits(request, response)) {
       const auto wait = std::chrono::duration_cast<std::chrono::seconds>(*closed_until - steady_now()).count();
       if (*closed_until > give_up)
         throw PhaseError("rate_limited",
@@ -232,6 +268,13 @@ Coroutine<HttpResponse> PhaseContext::request(HttpRequest request, RequestPolicy
 const EffectRecord* PhaseContext::effect_record(std::string_view key) const {
   const auto found = journal_.find(key);
   return found == journal_.end() ? nullptr : &found->second;
+}
+
+void PhaseContext::await_decision(std::string_view key, const std::string& what, const Json& outcome) {
+  settle(journal_.find(key)->second, EffectState::needs_decision);
+  throw MustWait("decision", what,
+                 "Look at the service and decide with ops.resolve_effect(run, '" + std::string(key) +
+                     "', 'done', reason, '" + dump_json(outcome) + "').");
 }
 
 bool PhaseContext::may_be_outside(std::string_view key) const {
@@ -294,6 +337,7 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
 
   const SteadyTime give_up = steady_now() + patience_with_outage;
   int tries = 0;
+  bool renewed = false;
   for (int attempt = 1;;) {
     co_await admit(spec.request, true);
     if (refuse_effects_) co_await sleep_until(SteadyTime::max());
@@ -311,7 +355,13 @@ Coroutine<Json> PhaseContext::effect(EffectSpec spec) {
     if (never_left) settle(entry, EffectState::absent);
     if (never_left || response.failure == TransportFailure::secret_missing) throw_if_permanent(spec.request, response);
 
-    const bool throttled = environment_.budget.observe(spec.request, response, steady_now(), now()).has_value();
+    if (response.failure == TransportFailure::none && response.status == 401 && spec.renew &&
+        !std::exchange(renewed, true)) {
+      settle(entry, EffectState::absent);
+      co_await spec.renew(spec.request);
+      continue;
+    }
+    const bool throttled = learn_limits(spec.request, response).has_value();
     if (throttled) {
       settle(entry, EffectState::absent);
       event(Level::warn, "rate limited by the service; " + spec.key + " is sent later",

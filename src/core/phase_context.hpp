@@ -64,6 +64,8 @@ struct EffectSpec {
   /// where the service shows objects late. Not called for kind `repeatable` (sent again) and `unkeyed`
   /// (the run waits for a person).
   std::function<Coroutine<std::optional<Json>>()> look;
+  /// Puts a new session token into the request; called once, when the service answers 401 and so has done nothing.
+  std::function<Coroutine<>(HttpRequest&)> renew;
 };
 
 /// Commands a phase hands to the loop; one at a time.
@@ -132,6 +134,9 @@ class PhaseContext {
 
   /// Journal entry of an effect of this phase, or null. For cancel coroutines: what is out there?
   const EffectRecord* effect_record(std::string_view key) const;
+  /// What an effect has left outside cannot be told: a person decides (ops.resolve_effect), the run waits.
+  /// @param outcome  what they may pass as its outcome, for the hint
+  [[noreturn]] void await_decision(std::string_view key, const std::string& what, const Json& outcome);
   /// False when this effect was certainly never sent, or is proven absent.
   bool may_be_outside(std::string_view key) const;
 
@@ -188,8 +193,12 @@ class PhaseContext {
   }
   /// Waits until the request may leave. @param mind_outages  during an outage of its service it waits to be the probe
   Coroutine<> admit(const HttpRequest& request, bool mind_outages);
+  /// Waits while the service refuses the credential, at most until the secret is replaced.
+  Coroutine<> await_credential(const HttpRequest& request);
   /// What an answer says about the health of its service. True while the service has an outage.
   bool learn_health(const HttpRequest& request, const HttpResponse& response);
+  /// What it says about rate limits and the credential: until when the service takes nothing, if it was throttled.
+  std::optional<SteadyTime> learn_limits(const HttpRequest& request, const HttpResponse& response);
   Coroutine<HttpResponse> send(HttpRequest request);
   Coroutine<std::optional<Json>> recover(EffectRecord& entry, const EffectSpec& spec, std::string why);
   Millis backoff(int attempt);
@@ -210,6 +219,7 @@ class PhaseContext {
   bool effect_in_flight_ = false;
   bool refuse_effects_ = false;
   bool outage_told_ = false;
+  bool refusal_told_ = false;
 };
 
 }  // namespace ops

@@ -24,7 +24,11 @@ class SessionTokens {
     tokens_.insert_or_assign(key, Entry{secret, expires});
     return secret;
   }
-  void forget(const std::string& key) { tokens_.erase(key); }
+  /// The service has refused that token. What somebody else has put in its place meanwhile stays.
+  void forget(const std::string& key, const std::shared_ptr<const SecretString>& token) {
+    const auto found = tokens_.find(key);
+    if (found != tokens_.end() && found->second.token == token) tokens_.erase(found);
+  }
 
  private:
   struct Entry {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/credential.hpp"
+#include "core/crypto.hpp"
 #include "core/redact.hpp"
 #include "http/transfer.hpp"
 
@@ -95,6 +96,11 @@ void HttpClient::start(TransferId id, HttpRequest request) {
     return finish(id, refused(TransportFailure::exhausted, error.what()));
   }
 
+  if (request.only_resolve) {
+    HttpResponse resolved;
+    if (request.credential) resolved.credential_version = request.credential->version;
+    return finish(id, std::move(resolved));
+  }
   auto transfer = std::make_unique<Transfer>(id, std::move(request), settings_, *url, clock_.steady_now());
   if (auto refusal = transfer->prepare()) return finish(id, std::move(*refusal));
   const SignalsBlocked blocked;
@@ -113,6 +119,7 @@ std::optional<HttpResponse> HttpClient::authorize(HttpRequest& request) {
   if (!secret) return refused(TransportFailure::secret_missing, "secret \"" + name + "\" was not found");
   const auto problem = apply_credential(request, *secret, clock_.now());
   if (problem) return refused(problem->failure, problem->text);
+  request.credential->version = sha256_hex(secret->reveal());
   return std::nullopt;
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/host_rules.hpp"
 #include "core/ports.hpp"
+#include "core/tls_pins.hpp"
 
 namespace ops {
 
@@ -20,6 +21,7 @@ class HttpClient final : public Transport {
   struct Settings {
     HostRules rules;
     std::string ca_file;  ///< empty: the system's authorities
+    TlsPins pins;
     std::string user_agent;
     std::size_t max_connections_per_host = 50;
   };

@@ -51,6 +51,7 @@ TransportFailure failure_of(CURLcode code) {
     case CURLE_OPERATION_TIMEDOUT:
       return TransportFailure::timeout;
     case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
@@ -137,6 +138,9 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
   set(CURLOPT_SSL_VERIFYPEER, 1L);
   set(CURLOPT_SSL_VERIFYHOST, 2L);
   if (!settings_->ca_file.empty()) set(CURLOPT_CAINFO, settings_->ca_file.c_str());
+  const std::string pins(settings_->pins.of(url_.host));
+  if (!pins.empty() && curl_easy_setopt(handle_, CURLOPT_PINNEDPUBLICKEY, pins.c_str()) != CURLE_OK)
+    return refuse(TransportFailure::tls, "this libcurl cannot check the pins of " + url_.host);
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request_.connect_timeout.count()));
   set(CURLOPT_TIMEOUT_MS, static_cast<long>(request_.total_timeout.count()));
   set(CURLOPT_LOW_SPEED_LIMIT, low_speed_bytes);
@@ -277,12 +281,15 @@ HttpResponse HttpClient::Transfer::result(CURLcode code, SteadyTime now) {
   long sent_bytes = 0;
   curl_easy_getinfo(handle_, CURLINFO_REQUEST_SIZE, &sent_bytes);
   response_.request_sent = sent_ || sent_bytes > 0;
+  if (request_.credential) response_.credential_version = request_.credential->version;
 
   TransportFailure failure = failure_of(code);
   // libcurl's word for an answer that claims a protocol it does not speak; the request has been heard.
   if (failure == TransportFailure::refused_by_rule && response_.request_sent) failure = TransportFailure::protocol;
   std::string text = code == CURLE_OK ? std::string() : curl_easy_strerror(code);
   if (code == CURLE_OK && !close_response_file()) failure = TransportFailure::scratch_file;
+  if (code == CURLE_SSL_PINNEDPUBKEYNOTMATCH)
+    text = "the key of the certificate is none of those that ops_runner.tls_pins names for " + url_.host;
   if (code == CURLE_FILESIZE_EXCEEDED) {
     failure = TransportFailure::too_large;
     text = "the body is larger than " + std::to_string(request_.max_body_bytes) + " bytes";

@@ -341,8 +341,16 @@ void ops_runner_launcher_main(Datum) {
   before_shmem_exit(forget_launcher, 0);
   SharedState* state = shared_state();
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
-  state->launcher_pid = MyProcPid;
-  state->launcher_latch = MyLatch;
+  const pid_t other = state->launcher_pid;
+  if (other == 0) {
+    state->launcher_pid = MyProcPid;
+    state->launcher_latch = MyLatch;
+  }
   LWLockRelease(state->lock);
+  if (other != 0) {
+    ereport(LOG, (errmsg("ops_runner launcher: process %d is the launcher already, this one ends",
+                         static_cast<int>(other))));
+    proc_exit(0);
+  }
   entry([] { run_launcher(); });
 }

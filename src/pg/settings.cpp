@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/host_rules.hpp"
+#include "core/tls_pins.hpp"
 
 #include "pg/boundary.hpp"
 
@@ -17,20 +18,32 @@ constexpr const char* public_services =
     "api.github.com, ghcr.io, pkg-containers.githubusercontent.com, *.actions.githubusercontent.com, "
     "*.blob.core.windows.net, api.digitalocean.com, *.digitaloceanspaces.com";
 
-bool check_allowed_hosts(char** value, void**, GucSource) noexcept {
+/// @tparam Parsed  has parse(text, why)
+template <class Parsed>
+bool is_well_formed(const char* value, const char* hint) noexcept {
   static char why[512];
   try {
     std::string problem;
-    if (HostRules::parse(*value, &problem)) return true;
+    if (Parsed::parse(value, &problem)) return true;
     detail::copy_cut(why, sizeof why, problem.c_str());
   } catch (const std::exception& error) {
     detail::copy_cut(why, sizeof why, error.what());
   }
   GUC_check_errdetail("%s", why);
-  GUC_check_errhint("%s",
-                    "Entries are host names (api.github.com), names below a domain (*.example.com) or origins "
-                    "(http://127.0.0.1:8081), separated by commas.");
+  GUC_check_errhint("%s", hint);
   return false;
+}
+
+bool check_allowed_hosts(char** value, void**, GucSource) noexcept {
+  return is_well_formed<HostRules>(*value,
+                                   "Entries are host names (api.github.com), names below a domain (*.example.com) or "
+                                   "origins (http://127.0.0.1:8081), separated by commas.");
+}
+
+bool check_tls_pins(char** value, void**, GucSource) noexcept {
+  return is_well_formed<TlsPins>(*value,
+                                 "Entries are host=sha256//hash;sha256//hash, separated by commas; a hash is that of a "
+                                 "public key in base64. Name a spare key, so that the first one may be replaced.");
 }
 
 }  // namespace
@@ -70,6 +83,10 @@ void define_settings() {
   DefineCustomStringVariable("ops_runner.ca_file",
                              "File with the certificates of trusted authorities; empty means the system's.", nullptr,
                              &settings.ca_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, nullptr, nullptr, nullptr);
+  DefineCustomStringVariable("ops_runner.tls_pins",
+                             "Public keys that the certificate of a host must have beside being valid.",
+                             "host=sha256//hash;sha256//spare hash, separated by commas; other hosts may have any key.",
+                             &settings.tls_pins, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_tls_pins, nullptr, nullptr);
   DefineCustomStringVariable("ops_runner.secrets_directory",
                              "Directory with one file per secret, named like the secret.",
                              "Files must be readable by the server's user only.", &settings.secrets_directory, "",

@@ -16,6 +16,7 @@ struct Settings {
   int max_connections_per_host;
   char* allowed_hosts;
   char* ca_file;
+  char* tls_pins;
   char* secrets_directory;
 };
 

@@ -97,6 +97,7 @@ void enter_shared_memory() {
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
   DatabaseEntry* entry = find_or_make_entry(MyDatabaseId);
   const bool free = entry != nullptr && entry->pid == 0 && entry->held_by == 0;
+  const pid_t other = entry != nullptr ? entry->pid : 0;
   if (free) {
     entry->pid = MyProcPid;
     entry->latch = MyLatch;
@@ -107,6 +108,9 @@ void enter_shared_memory() {
     entry->check_wanted = false;
   }
   LWLockRelease(state->lock);
+  if (other != 0)
+    ereport(LOG, (errmsg("ops_runner worker: process %d works in database %u already, this one ends",
+                         static_cast<int>(other), MyDatabaseId)));
   if (!free) proc_exit(0);
   before_shmem_exit(forget_worker, 0);
 }
@@ -219,6 +223,7 @@ HttpClient::Settings http_settings() {
   HttpClient::Settings http;
   http.rules = HostRules::parse(settings.allowed_hosts).value_or(HostRules{});
   http.ca_file = settings.ca_file;
+  http.pins = TlsPins::parse(settings.tls_pins).value_or(TlsPins{});
   http.user_agent = "ops_runner/0.1";
   http.max_connections_per_host = static_cast<std::size_t>(settings.max_connections_per_host);
   return http;

@@ -203,29 +203,55 @@ Coroutine<> wait_for_others(PhaseContext& ctx, DigitaloceanClient& client, std::
   }
 }
 
-/// {deployment_id} of the deployment that carries our marker; nothing when the app does not show it in time.
-Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
-                                                   std::string digest) {
+/// The deployments that carry our marker, newest first; none when the app does not show any in time.
+Coroutine<std::vector<Json>> look_for_deployments(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
+                                                  std::string digest) {
   const SteadyTime end = ctx.steady_now() + config_duration(ctx, "/digitalocean/search_window", usual_search);
   const Millis pause = config_duration(ctx, "/digitalocean/poll_interval", usual_poll);
   for (;;) {
     const bool is_last = ctx.steady_now() >= end;
     const Json app = co_await client.app();
-    for (const Json& deployment : current_deployments(app))
-      if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
+    std::vector<Json> shown = current_deployments(app);
     const Json list = co_await client.get(client.app_url() + "/deployments?per_page=50", "the app's deployments");
-    for (const Json& deployment : array_at(list, "/deployments"))
-      if (is_ours(value_at(deployment, "/spec"), token)) co_return Json{{"deployment_id", text_at(deployment, "/id")}};
+    for (const Json& deployment : array_at(list, "/deployments")) shown.push_back(deployment);
+    std::vector<Json> ours;
+    for (const Json& deployment : shown)
+      if (is_ours(value_at(deployment, "/spec"), token) && std::ranges::none_of(ours, [&](const Json& known) {
+            return text_at(known, "/id") == text_at(deployment, "/id");
+          }))
+        ours.push_back(deployment);
+    if (!ours.empty()) co_return ours;
     if (is_last) {
       const bool accepted =
           is_ours(value_at(app, "/spec"), token) && dump_json(value_at(app, "/spec")).find(digest) != std::string::npos;
       if (accepted)
         throw PhaseError("deployment_not_found", "the app's spec is ours and no deployment of it can be found",
                          "Look at the app's activity at DigitalOcean, then queue a new run.");
-      co_return std::nullopt;
+      co_return ours;
     }
     co_await ctx.sleep_until(std::max(ctx.steady_now(), std::min(ctx.steady_now() + pause, end)));
   }
+}
+
+/// {deployment_id} of the one that counts; nothing when there is none.
+Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
+                                                   std::string digest) {
+  const std::vector<Json> ours = co_await look_for_deployments(ctx, client, std::move(token), std::move(digest));
+  if (ours.empty()) co_return std::nullopt;
+  const auto counts = [](const Json& deployment) {
+    const std::string phase = optional_text_at(deployment, "/phase").value_or("UNKNOWN");
+    return phase == "ACTIVE" || !is_final_phase(phase);
+  };
+  const auto counting = std::ranges::find_if(ours, counts);
+  const Json newest{{"deployment_id", text_at(counting == ours.end() ? ours.front() : *counting, "/id")}};
+  if (std::ranges::count_if(ours, counts) > 1) {
+    std::string all;
+    for (const Json& deployment : ours)
+      all += (all.empty() ? "" : ", ") + text_at(deployment, "/id") + " (" +
+             optional_text_at(deployment, "/phase").value_or("UNKNOWN") + ")";
+    ctx.await_decision("put_app", "DigitalOcean shows several deployments with our marker: " + all, newest);
+  }
+  co_return newest;
 }
 
 Coroutine<> propose(PhaseContext& ctx, DigitaloceanClient& client, const Json& spec) {
@@ -301,6 +327,27 @@ Coroutine<Ending> follow(PhaseContext& ctx, DigitaloceanClient& client, std::str
   }
 }
 
+/// Cancels it unless it has ended, and follows it to its end. Returns the phase in which it ended.
+Coroutine<std::string> stop_deployment(PhaseContext& ctx, DigitaloceanClient& client, std::string deployment_id,
+                                       std::string key) {
+  const Json deployment = co_await client.deployment(deployment_id);
+  if (!is_final_phase(text_at(deployment, "/phase"))) {
+    EffectSpec spec;
+    spec.key = std::move(key);
+    spec.kind = EffectKind::repeatable;
+    spec.request = client.prepared(Method::post, client.deployment_url(deployment_id) + "/cancel", {});
+    spec.interpret = [&client](const HttpResponse& response) {
+      // A deployment that has just ended cannot be cancelled; following it shows how it ended.
+      const bool told = response.ok() || response.status == 400 || response.status == 409 || response.status == 422;
+      return told ? EffectVerdict::done({{"status", response.status}})
+                  : EffectVerdict::rejected(client.unexpected(response, "the cancellation of a deployment"));
+    };
+    co_await ctx.effect(std::move(spec));
+  }
+  const Ending ending = co_await follow(ctx, client, deployment_id);
+  co_return ending.phase;
+}
+
 std::string built_digest(const PhaseContext& ctx) {
   const bool platform = optional_text_at(ctx.config(), "/digitalocean/deploy_digest").value_or("index") == "platform";
   const Json& built = ctx.outcome_of_kind("github_workflow");
@@ -350,32 +397,24 @@ Coroutine<std::string> cancel_digitalocean_app(PhaseContext& ctx) {
   if (!ctx.may_be_outside("put_app")) co_return std::string();
   const EffectRecord* record = ctx.effect_record("put_app");
   DigitaloceanClient client(ctx);
-  std::string deployment_id;
+  std::vector<std::string> ids;
   if (record != nullptr && record->state == EffectState::done) {
-    deployment_id = text_at(record->outcome, "/deployment_id");
+    ids.push_back(text_at(record->outcome, "/deployment_id"));
   } else {
     const std::string token = run_token(ctx);
-    const auto found = co_await look_for_deployment(ctx, client, token, std::string());
-    if (!found) co_return std::string("DigitalOcean shows no deployment of this phase");
-    deployment_id = text_at(*found, "/deployment_id");
+    const std::vector<Json> ours = co_await look_for_deployments(ctx, client, token, std::string());
+    for (const Json& deployment : ours) ids.push_back(text_at(deployment, "/id"));
   }
-  const Json deployment = co_await client.deployment(deployment_id);
-  if (!is_final_phase(text_at(deployment, "/phase"))) {
-    EffectSpec spec;
-    spec.key = "cancel";
-    spec.kind = EffectKind::repeatable;
-    spec.request = client.prepared(Method::post, client.deployment_url(deployment_id) + "/cancel", {});
-    spec.interpret = [&client](const HttpResponse& response) {
-      // A deployment that has just ended cannot be cancelled; following it shows how it ended.
-      const bool told = response.ok() || response.status == 400 || response.status == 409 || response.status == 422;
-      return told ? EffectVerdict::done({{"status", response.status}})
-                  : EffectVerdict::rejected(client.unexpected(response, "the cancellation of a deployment"));
-    };
-    co_await ctx.effect(std::move(spec));
+  if (ids.empty()) co_return std::string("DigitalOcean shows no deployment of this phase");
+
+  std::string told;
+  for (const std::string& id : ids) {
+    std::string key = ids.size() == 1 ? "cancel" : "cancel:" + id;
+    const std::string phase = co_await stop_deployment(ctx, client, id, std::move(key));
+    told += (told.empty() ? "" : "; ") + ("deployment " + id) + " ended as " + phase +
+            (phase == "ACTIVE" ? "; the new version is live" : "");
   }
-  const Ending ending = co_await follow(ctx, client, deployment_id);
-  co_return "deployment " + deployment_id + " ended as " + ending.phase +
-      (ending.phase == "ACTIVE" ? "; the new version is live" : "");
+  co_return told;
 }
 
 }  // namespace ops

@@ -1,5 +1,6 @@
 #include "phases/github_client.hpp"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -13,7 +14,8 @@ namespace ops {
 namespace {
 
 constexpr int most_pages = 100;
-constexpr Millis token_life = std::chrono::minutes{55};  // GitHub: one hour
+constexpr Millis usual_token_life = std::chrono::minutes{55};
+constexpr Millis longest_token_life = std::chrono::hours{1};
 constexpr Millis renew_margin = std::chrono::minutes{5};
 
 std::string config_text(const Json& config, std::string_view pointer, const char* usual) {
@@ -32,6 +34,24 @@ std::optional<std::string> next_page(const HttpResponse& response) {
     at = close;
   }
   return std::nullopt;
+}
+
+char lower_case(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+/// How long the token of this answer may be used. @param now  on GitHub's clock
+Millis token_life(const Json& answer, WallTime now) {
+  const auto told = optional_text_at(answer, "/expires_at");
+  if (!told) return usual_token_life;
+  const auto end = rfc3339_time(*told);
+  if (!end || *end <= now)
+    throw PhaseError(
+        "bad_response",
+        "GitHub answered with an installation token that " + (end ? "ended at " : std::string("ends at ")) +
+            clean_text(*told, 60) + (end ? "" : ", which is no time"),
+        "The token was not used. Retry the run; if it stays, look at the clock of the service and what lies between.");
+  return std::min(std::chrono::floor<Millis>(*end - now), longest_token_life);
 }
 
 }  // namespace
@@ -69,8 +89,22 @@ Coroutine<> GithubClient::authorize(HttpRequest& request) {
     request.credential = CredentialUse{CredentialScheme::bearer, credential_, api_url_, {}};
     co_return;
   }
-  request.session_token = context_.tokens().find(token_key(), context_.steady_now(), renew_margin);
-  if (request.session_token) co_return;
+  request.session_token = co_await installation_token();
+}
+
+Coroutine<> GithubClient::renew_token(HttpRequest& request) {
+  context_.tokens().forget(token_key(), request.session_token);
+  request.session_token = co_await installation_token();
+}
+
+std::function<Coroutine<>(HttpRequest&)> GithubClient::renewal() {
+  if (!app_) return {};
+  return [this](HttpRequest& request) { return renew_token(request); };
+}
+
+Coroutine<std::shared_ptr<const SecretString>> GithubClient::installation_token() {
+  auto kept = context_.tokens().find(token_key(), context_.steady_now(), renew_margin);
+  if (kept) co_return kept;
   const std::string installation = co_await installation_id();
   // Not an effect: a second token harms nobody, and the token itself must not be recorded.
   HttpRequest exchange;
@@ -86,7 +120,23 @@ Coroutine<> GithubClient::authorize(HttpRequest& request) {
   if (response.status != 201) throw unexpected(response, "an installation token");
   const Json answer = answer_json(response, "GitHub", "an installation token");
   std::string token = text_at(answer, "/token");
-  request.session_token = context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + token_life);
+  const Millis life = token_life(answer, service_time(response, context_.now()));
+  tell_wider_scope(answer);
+  co_return context_.tokens().keep(token_key(), std::move(token), context_.steady_now() + life);
+}
+
+/// What GitHub grants beyond the one repository that was asked for.
+void GithubClient::tell_wider_scope(const Json& answer) const {
+  const std::string& slug = context_.run().repo_slug;
+  std::string wider = optional_text_at(answer, "/repository_selection").value_or("") == "all" ? "all repositories" : "";
+  if (const Json& repositories = value_at(answer, "/repositories"); repositories.is_array())
+    for (const Json& repository : repositories) {
+      const std::string name = optional_text_at(repository, "/full_name").value_or(slug);
+      if (wider.empty() && !std::ranges::equal(name, slug, {}, lower_case, lower_case)) wider = clean_text(name, 200);
+    }
+  if (wider.empty()) return;
+  context_.event(Level::warn, "GitHub's token for " + slug + " is wider than asked for: it opens " + wider + " as well",
+                 {{"repository_selection", value_at(answer, "/repository_selection")}}, "wider_token");
 }
 
 Coroutine<HttpRequest> GithubClient::prepared(Method method, std::string url, std::string body) {
@@ -100,14 +150,15 @@ Coroutine<HttpRequest> GithubClient::prepared(Method method, std::string url, st
 }
 
 Coroutine<HttpResponse> GithubClient::get(std::string url) {
-  for (bool renewed = false;; renewed = true) {
-    HttpRequest request;
-    request.url = url;
-    co_await authorize(request);
-    HttpResponse response = co_await context_.request(std::move(request));
-    if (response.status != 401 || !app_ || renewed) co_return response;
-    context_.tokens().forget(token_key());  // expired or revoked early
-  }
+  HttpRequest request;
+  request.url = std::move(url);
+  co_await authorize(request);
+  HttpRequest again = request;
+  HttpResponse response = co_await context_.request(std::move(request));
+  if (response.status != 401 || !app_) co_return response;
+  co_await renew_token(again);  // it had expired or was revoked early
+  response = co_await context_.request(std::move(again));
+  co_return response;
 }
 
 Coroutine<Json> GithubClient::get_json(std::string url, std::string what) {
@@ -124,10 +175,11 @@ Coroutine<std::optional<Json>> GithubClient::get_if_changed(std::string url, std
   co_await authorize(request);
   RequestPolicy policy;
   policy.retry_not_found = !conditional.seen;
+  const std::shared_ptr<const SecretString> token = request.session_token;
   HttpResponse response = co_await context_.request(std::move(request), policy);
   if (response.status == 304) co_return std::nullopt;
   if (response.status == 401 && app_) {
-    context_.tokens().forget(token_key());
+    context_.tokens().forget(token_key(), token);
     response = co_await get(std::move(url));
   }
   if (response.status == 404 && conditional.seen)

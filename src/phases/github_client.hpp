@@ -1,7 +1,9 @@
 // GitHub REST, as far as the phases use it. Facts: docs.github.com/rest and the official OpenAPI description.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,8 +27,11 @@ class GithubClient {
   /// https://api.github.com/repos/owner/name
   const std::string& repository_url() const { return repository_url_; }
 
-  /// A request with this client's headers and credential; for effects.
+  /// A request with this client's headers and credential; for effects, together with renewal().
   Coroutine<HttpRequest> prepared(Method method, std::string url, std::string body);
+
+  /// For EffectSpec::renew; empty where the credential is no short-lived token.
+  std::function<Coroutine<>(HttpRequest&)> renewal();
 
   /// A read. 401 renews an installation token once. Other statuses are returned.
   Coroutine<HttpResponse> get(std::string url);
@@ -48,6 +53,9 @@ class GithubClient {
 
  private:
   Coroutine<> authorize(HttpRequest& request);
+  Coroutine<> renew_token(HttpRequest& request);
+  Coroutine<std::shared_ptr<const SecretString>> installation_token();
+  void tell_wider_scope(const Json& answer) const;
   Coroutine<std::string> installation_id();
   std::string token_key() const;
 

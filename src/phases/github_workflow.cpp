@@ -96,31 +96,68 @@ Json dispatched(const Json& run) {
   return {{"workflow_run_id", integer_at(run, "/id")}, {"html_url", page_of(run)}};
 }
 
-Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string how);
+Coroutine<Json> stop_run(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string key);
 
-/// Searches for the run of a dispatch whose answer did not name it. @param patience  how long an absent run may still
-/// appear
-Coroutine<std::optional<Json>> look_for_run(PhaseContext& ctx, GithubClient& github, std::string token,
-                                            Millis patience) {
+/// What a person sees of a run.
+std::string described(const Json& run) {
+  return std::to_string(integer_at(run, "/id")) + " (" + optional_text_at(run, "/status").value_or("unknown") + ", " +
+         optional_text_at(run, "/conclusion").value_or("no conclusion") + ")";
+}
+
+/// Whether stopping it, or its end, leaves nothing that counts: a build that did not succeed, a deployment that did not
+/// begin.
+bool leaves_nothing(const PhaseContext& ctx, const Json& run) {
+  const std::string status = optional_text_at(run, "/status").value_or("");
+  const std::string conclusion = optional_text_at(run, "/conclusion").value_or("");
+  if (status == "in_progress") return !is_deploy(ctx);
+  if (status != "completed") return true;
+  if (conclusion == "cancelled" || conclusion == "skipped" || conclusion == "startup_failure") return true;
+  return conclusion != "success" && !is_deploy(ctx);
+}
+
+/// Several runs carry our token. The oldest is kept where all others can be stopped and leave nothing; else nobody can
+/// tell which of them counts.
+Coroutine<Json> kept_of(PhaseContext& ctx, GithubClient& github, std::vector<Json> runs) {
+  const auto decide_unless_harmless = [&] {
+    if (std::all_of(runs.begin() + 1, runs.end(), [&](const Json& run) { return leaves_nothing(ctx, run); })) return;
+    std::string all;
+    for (const Json& run : runs) all += (all.empty() ? "" : ", ") + described(run);
+    ctx.await_decision("dispatch", "GitHub shows several workflow runs with our token, which cannot be undone: " + all,
+                       dispatched(runs[0]));
+  };
+  decide_unless_harmless();
+  for (std::size_t i = 1; i < runs.size(); ++i) {
+    const std::int64_t surplus = integer_at(runs[i], "/id");
+    ctx.event(Level::warn, "GitHub shows a second run with our token; it is cancelled",
+              {{"workflow_run_id", surplus}, {"kept", integer_at(runs[0], "/id")}},
+              "surplus:" + std::to_string(surplus));
+    std::string key = "cancel:" + std::to_string(surplus);
+    runs[i] = co_await stop_run(ctx, github, surplus, std::move(key));
+  }
+  decide_unless_harmless();  // one may have ended well before it was stopped
+  co_return dispatched(runs[0]);
+}
+
+/// Runs of a dispatch whose answer named none. @param patience  how long an absent run may still appear
+Coroutine<std::vector<Json>> look_for_runs(PhaseContext& ctx, GithubClient& github, std::string token,
+                                           Millis patience) {
   const SteadyTime end = ctx.steady_now() + patience;
   for (Millis pause = config_duration(ctx, "/github/poll_interval", seconds{5}) / 2;;
        pause = std::min<Millis>(pause * 2, seconds{40})) {
     const bool is_last = ctx.steady_now() >= end;
-    const std::vector<Json> runs = co_await find_runs(ctx, github, token);
-    if (!runs.empty()) {
-      for (std::size_t i = 1; i < runs.size(); ++i) {
-        const std::int64_t surplus = integer_at(runs[i], "/id");
-        ctx.event(Level::warn, "GitHub shows a second run with our token; it is cancelled",
-                  {{"workflow_run_id", surplus}, {"kept", integer_at(runs[0], "/id")}},
-                  "surplus:" + std::to_string(surplus));
-        std::string key = "cancel:" + std::to_string(surplus);
-        co_await request_cancel(ctx, github, surplus, std::move(key));
-      }
-      co_return dispatched(runs[0]);
-    }
-    if (is_last) co_return std::nullopt;
+    std::vector<Json> runs = co_await find_runs(ctx, github, token);
+    if (!runs.empty() || is_last) co_return runs;
     co_await ctx.sleep_until(std::max(ctx.steady_now(), std::min(ctx.steady_now() + pause, end)));
   }
+}
+
+Coroutine<std::optional<Json>> look_for_run(PhaseContext& ctx, GithubClient& github, std::string token,
+                                            Millis patience) {
+  std::vector<Json> runs = co_await look_for_runs(ctx, github, std::move(token), patience);
+  if (runs.empty()) co_return std::nullopt;
+  if (runs.size() == 1) co_return dispatched(runs[0]);
+  Json kept = co_await kept_of(ctx, github, std::move(runs));
+  co_return kept;
 }
 
 Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
@@ -138,6 +175,15 @@ Coroutine<> check_workflow(PhaseContext& ctx, GithubClient& github) {
     throw PhaseError("commit_unknown", "commit " + ctx.run().git_sha + " is not in " + ctx.run().repo_slug,
                      "Push it, or queue a run for a commit that exists.");
   if (commit.status != 200) throw github.unexpected(commit, "commit " + ctx.run().git_sha);
+  // GitHub takes names there as well: a branch that looks like a commit must not stand for one.
+  const std::string found = text_at(answer_json(commit, "GitHub", "commit " + ctx.run().git_sha), "/sha");
+  const bool is_full =
+      (found.size() == 40 || found.size() == 64) && found.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (!is_full || !found.starts_with(ctx.run().git_sha))
+    throw PhaseError("commit_unknown",
+                     "GitHub knows " + ctx.run().git_sha + " of " + ctx.run().repo_slug + " as something else than a " +
+                         "commit: it answered with " + clean_text(found, 80),
+                     "A branch or tag may have that name. Queue a run with all digits of the commit.");
 }
 
 /// Dispatches the workflow once and returns {workflow_run_id, html_url}.
@@ -162,6 +208,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
   spec.key = "dispatch";
   spec.kind = EffectKind::keyed;
   spec.request = co_await github.prepared(Method::post, std::move(url), std::move(body));
+  spec.renew = github.renewal();
   spec.interpret = [&](const HttpResponse& response) {
     if (response.status == 204) return EffectVerdict::done(Json::object());
     if (response.status == 200) {
@@ -368,12 +415,30 @@ Coroutine<> request_cancel(PhaseContext& ctx, GithubClient& github, std::int64_t
   spec.kind = EffectKind::repeatable;
   std::string url = run_url(github, run_id) + (how.starts_with("force") ? "/force-cancel" : "/cancel");
   spec.request = co_await github.prepared(Method::post, std::move(url), {});
+  spec.renew = github.renewal();
   spec.interpret = [&github](const HttpResponse& response) {
     // 409: it has ended already; following it shows how.
     if (response.status == 202 || response.status == 409) return EffectVerdict::done({{"status", response.status}});
     return EffectVerdict::rejected(github.unexpected(response, "the cancellation of a workflow run"));
   };
   co_await ctx.effect(std::move(spec));
+}
+
+/// Cancels the run and follows it to its end.
+Coroutine<Json> stop_run(PhaseContext& ctx, GithubClient& github, std::int64_t run_id, std::string key) {
+  co_await request_cancel(ctx, github, run_id, key);
+  const Millis poll = config_duration(ctx, "/github/poll_interval", usual_poll);
+  SteadyTime force_at = ctx.steady_now() + patience_with_cancel;
+  for (;;) {
+    std::string url = run_url(github, run_id);
+    Json run = co_await github.get_json(std::move(url), "workflow run " + std::to_string(run_id));
+    if (text_at(run, "/status") == "completed") co_return run;
+    if (ctx.steady_now() >= force_at) {
+      force_at = SteadyTime::max();
+      co_await request_cancel(ctx, github, run_id, "force-" + key);
+    }
+    co_await ctx.sleep(poll);
+  }
 }
 
 }  // namespace
@@ -410,33 +475,26 @@ Coroutine<std::string> cancel_github_workflow(PhaseContext& ctx) {
   if (!ctx.may_be_outside("dispatch")) co_return std::string();
   const EffectRecord* record = ctx.effect_record("dispatch");
   GithubClient github(ctx);
-  const std::string token = run_token(ctx);
-  std::optional<Json> found;
+  std::vector<std::int64_t> ids;
   if (record != nullptr && record->state == EffectState::done && record->outcome.contains("workflow_run_id")) {
-    found = record->outcome;
+    ids.push_back(integer_at(record->outcome, "/workflow_run_id"));
   } else if (const auto remembered = ctx.recall("dispatched_run")) {
-    found = *remembered;
+    ids.push_back(integer_at(*remembered, "/workflow_run_id"));
   } else {
-    found = co_await look_for_run(ctx, github, token, search_window(ctx));
+    const std::string token = run_token(ctx);
+    const std::vector<Json> runs = co_await look_for_runs(ctx, github, token, search_window(ctx));
+    for (const Json& run : runs) ids.push_back(integer_at(run, "/id"));
   }
-  if (!found) co_return std::string("GitHub shows no workflow run of this phase");
+  if (ids.empty()) co_return std::string("GitHub shows no workflow run of this phase");
 
-  const std::int64_t run_id = integer_at(*found, "/workflow_run_id");
-  co_await request_cancel(ctx, github, run_id, "cancel");
-  const Millis poll = config_duration(ctx, "/github/poll_interval", usual_poll);
-  SteadyTime force_at = ctx.steady_now() + patience_with_cancel;
-  for (;;) {
-    std::string url = run_url(github, run_id);
-    const Json run = co_await github.get_json(std::move(url), "workflow run " + std::to_string(run_id));
-    if (text_at(run, "/status") == "completed")
-      co_return "workflow run " + std::to_string(run_id) + " ended as " +
-          optional_text_at(run, "/conclusion").value_or("unknown");
-    if (ctx.steady_now() >= force_at) {
-      force_at = SteadyTime::max();
-      co_await request_cancel(ctx, github, run_id, "force-cancel");
-    }
-    co_await ctx.sleep(poll);
+  std::string told;
+  for (const std::int64_t run_id : ids) {
+    std::string key = ids.size() == 1 ? "cancel" : "cancel:" + std::to_string(run_id);
+    const Json run = co_await stop_run(ctx, github, run_id, std::move(key));
+    told += (told.empty() ? "" : "; ") + ("workflow run " + std::to_string(run_id)) + " ended as " +
+            optional_text_at(run, "/conclusion").value_or("unknown");
   }
+  co_return told;
 }
 
 }  // namespace ops

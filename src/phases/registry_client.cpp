@@ -103,8 +103,14 @@ Coroutine<std::shared_ptr<const SecretString>> RegistryClient::token(std::string
   auto text = optional_text_at(answer, "/token");
   if (!text) text = text_at(answer, "/access_token");
   Millis life = usual_token_life;
-  if (const auto seconds = optional_integer_at(answer, "/expires_in"); seconds && *seconds > 0)
+  if (const auto seconds = optional_integer_at(answer, "/expires_in")) {
+    if (*seconds <= 0)
+      throw PhaseError("bad_response",
+                       "the registry " + url_ + " answered with a token that has expired: it lasts " +
+                           std::to_string(*seconds) + " s",
+                       "The token was not used. Retry the run; if it stays, look at the registry's token service.");
     life = std::min<Millis>(std::chrono::seconds{std::min<std::int64_t>(*seconds, 3600)}, longest_token_life);
+  }
   co_return context_.tokens().keep(token_key(), std::move(*text), context_.steady_now() + life);
 }
 

@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test';
 import { HttpService } from '../services/http_service.mjs';
 import { Authority, Http2Front } from '../services/tls.mjs';
 import { badAnswers } from './bad_answers.mjs';
-import { World } from './world.mjs';
+import { World, eventually } from './world.mjs';
 
 let world;
 let files;
@@ -127,6 +127,26 @@ test('I45 of two workflow runs with our token the older is kept and the other is
   const twins = [...world.services.github.runs.values()].filter((r) => r.repo === 'acme/twins');
   assert.deepEqual(twins.map((r) => Boolean(r.cancelledAt)), [false, true]);
   assert.ok((await world.events(runId)).some((event) => event.message.includes('second run with our token')));
+});
+
+test('I45 where both workflow runs with our token have succeeded a person decides which one counts', async () => {
+  for (const how of ['lost', 'plain204']) {
+    world.services.github.outcome = { twins: true, listAfterMs: 1500, plain204: how === 'plain204' };
+    const run = await queue(`decided-${how}`, { github: { search_window: '20 s' } });
+    if (how === 'lost') run.fault('github', { operation: 'actions/create-workflow-dispatch', drop: 'after' });
+    const runId = await run.start();
+    const row = async () => (await world.db.query('SELECT status, waiting_for FROM ops.runs WHERE run_id = $1', [runId])).rows[0];
+    await eventually('the run waits', async () => (await row()).status === 'waiting');
+    world.services.github.outcome = {};
+    assert.equal((await row()).waiting_for, 'decision');
+    assert.equal((await world.effects(runId)).dispatch.state, 'needs_decision');
+    const twins = [...world.services.github.runs.values()].filter((r) => r.repo === `acme/decided-${how}`);
+    assert.deepEqual(twins.map((r) => Boolean(r.cancelledAt)), [false, false]);
+    await world.db.query(`SELECT ops.resolve_effect($1, 'dispatch', 'done', 'looked', $2)`, [runId, { workflow_run_id: twins[1].id }]);
+    await expect(runId, 'success');
+    assert.equal((await world.phases(runId)).build_image.outcome.workflow_run_id, twins[1].id);
+    assert.equal(requestsOf(run.paths, 'actions/create-workflow-dispatch').filter((e) => e.status < 300).length, 1);
+  }
 });
 
 test('I47 what is not known is told', async () => {

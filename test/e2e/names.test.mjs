@@ -1,5 +1,5 @@
-// Names that do not resolve, hang or change, and hosts that no route leads to (F52, F59): the server in a network namespace of
-// its own with a name server that answers by script. Needs root; skipped visibly elsewhere.
+// Names that do not resolve, hang or change, hosts that no route leads to, packets that are lost (F52, F56, F59): the server in a
+// network namespace of its own with a name server that answers by script. Needs root; skipped visibly elsewhere.
 import assert from 'node:assert/strict';
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -128,4 +128,21 @@ test('F52 a host that no route leads to is tried until there is one', { skip }, 
   namespace.address(unreachable);
   await namespace.door(unreachable, 443, front.server.address().port);
   await succeeded(runId);
+});
+
+test('F56 a line of 64 kbit/s that loses three of ten packets changes nothing but the time', { skip: skip || Namespace.lineMissing() }, async () => {
+  namespace.makeLineBad();
+  let lost;
+  let runId;
+  try {
+    runId = await world.queue(await world.environment('loss', { smoke: { timeout: '2 min', interval: '50 ms', consecutive_passes: 1, checks: [] } }));
+    const run = await world.finished(runId, '4 min');
+    assert.equal(run.status, 'success', JSON.stringify(await world.error(runId)));
+  } finally {
+    lost = namespace.mendLine();
+  }
+  assert.ok(lost > 20, `${lost} packets were lost`);
+  const phases = await world.phases(runId);
+  for (const [operation, phase] of [['actions/create-workflow-dispatch', 'build_image'], ['apps_update', 'deploy_runtime']])
+    assert.equal(world.services.journal.accepted(operation).filter((e) => e.key === phases[phase].remembered.run_token).length, 1, operation);
 });

@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { FaultProxy } from '../services/fault_proxy.mjs';
-import { Authority, TlsFront } from '../services/tls.mjs';
-import { World, eventually } from './world.mjs';
+import { Authority, TlsFront, pinOf } from '../services/tls.mjs';
+import { World, client, eventually } from './world.mjs';
 
 const badLine = { delayMs: 40, bytesPerSecond: 8000, stall: { chance: 0.3, ms: 300 } };
 const local = 'IP:127.0.0.1';
@@ -16,7 +16,8 @@ const isDispatch = /^POST \S+\/dispatches /;
 const isPut = /^PUT /;
 
 let world;
-let files; // certificates
+let files; // where certificates are made
+let certificates;
 const proxies = {};
 const fronts = {};
 const slow = {};
@@ -25,7 +26,7 @@ before(async () => {
   files = mkdtempSync(path.join(tmpdir(), 'ops_tls.'));
   chmodSync(files, 0o755);
   const known = new Authority(files, 'known');
-  const certificates = {
+  certificates = {
     good: known.issue(local), expired: known.issue(local, { days: -1 }), 'wrong host': known.issue('DNS:other.example'),
     'self-signed': Authority.selfSigned(files, local), 'unknown authority': new Authority(files, 'unknown').issue(local),
     'TLS 1.1': known.issue(local),
@@ -79,6 +80,20 @@ async function startSlowRuns() {
 
 async function queue(name, changes) {
   return world.queue(await world.environment(name, changes));
+}
+/** Sets the pins and waits until the worker knows them. */
+async function pinned(pins) {
+  await world.configure({ 'ops_runner.tls_pins': pins });
+  await eventually('new processes know the pins', async () => {
+    const fresh = await client();
+    const { rows } = await fresh.query('SHOW ops_runner.tls_pins');
+    await fresh.end();
+    return rows[0]['ops_runner.tls_pins'] === pins;
+  });
+  // The worker was told before those; after a whole run it has listened.
+  await world.db.query(`INSERT INTO ops.environments (env_id, project_id, env_type, config) VALUES ('listens', 'acme', 'dev', $1) ON CONFLICT DO NOTHING`,
+                       [world.services.environment('listens', { phases: [{ name: 'smoke', kind: 'odoo_smoke' }] })]);
+  await succeeded(await world.queue('listens'));
 }
 const viaProxies = () => ({ github: { api_url: proxies.github.url, search_window: '500 ms' }, digitalocean: { api_url: proxies.digitalocean.url } });
 
@@ -154,10 +169,44 @@ for (const [name, reason] of [['expired', /certificate/], ['wrong host', /certif
     assert.equal(fronts[name].heard, 0, 'something was sent');
   });
 
+test('F60 a key that is pinned, also as the spare one, is taken; a revoked pin sends nothing', async () => {
+  const right = pinOf(certificates.good);
+  const [other, another] = [pinOf(certificates.expired), pinOf(certificates['wrong host'])];
+  const pins = { right, spare: `${other};${right}`, wrong: other, 'all wrong': `${other};${another}`, none: null };
+  try {
+    for (const [name, pin] of Object.entries(pins)) {
+      await pinned(pin ? `elsewhere.example=${another}, 127.0.0.1=${pin}` : `elsewhere.example=${another}`);
+      const heard = fronts.good.heard;
+      const runId = await queue(`pin-${name.replace(' ', '-')}`, { github: { api_url: fronts.good.url } });
+      if (!name.includes('wrong')) {
+        await succeeded(runId);
+        assert.ok(fronts.good.heard > heard);
+        continue;
+      }
+      assert.equal((await world.finished(runId)).status, 'failed');
+      const error = await world.error(runId);
+      assert.equal(error.payload.code, 'tls_failed');
+      assert.match(error.message, /the key of the certificate is none of those that ops_runner\.tls_pins names for 127\.0\.0\.1/);
+      assert.equal(fronts.good.heard, heard, 'something was sent');
+    }
+  } finally {
+    await pinned('');
+  }
+});
+
+test('F60 pins are set in the server\'s configuration only, and what is none is refused', async () => {
+  const pin = `127.0.0.1=${pinOf(certificates.expired)}`;
+  for (const sql of ['SET', 'SET LOCAL', 'ALTER ROLE postgres SET', 'ALTER ROLE ops_runner_worker SET', 'ALTER DATABASE postgres SET'])
+    await assert.rejects(world.db.query(`${sql} ops_runner.tls_pins = '${pin}'`), /cannot be changed now/, sql);
+  for (const [value, detail] of [['127.0.0.1', /names no pin/], ['sha256//x', /host name|names no pin/], ['127.0.0.1=sha256//short=', /"sha256\/\/short=" is no sha256/],
+    [`${pin};md5//x`, /"md5\/\/x" is no/], [`${pin}, ${pin}`, /has an entry before/], [`https://${pin}`, /host name/], [`*.${pin}`, /host name/]])
+    await assert.rejects(world.db.query(`ALTER SYSTEM SET ops_runner.tls_pins = '${value}'`), (error) => detail.test(error.detail) && /spare key/.test(error.hint), value);
+});
+
 test('F60 no SQL switches the check of certificates off', async () => {
   const { rows } = await world.db.query(`SELECT name, context FROM pg_settings WHERE name LIKE 'ops\\_runner.%' AND name ~ 'verif|insecure|tls|ssl|cert|ca_|allowed'`);
-  // Both need a superuser and the server's configuration; neither can switch it off.
-  assert.deepEqual(rows.map((row) => [row.name, row.context]).sort(), [['ops_runner.allowed_hosts', 'sighup'], ['ops_runner.ca_file', 'sighup']]);
+  // All need a superuser and the server's configuration; none can switch it off.
+  assert.deepEqual(rows.map((row) => [row.name, row.context]).sort(), [['ops_runner.allowed_hosts', 'sighup'], ['ops_runner.ca_file', 'sighup'], ['ops_runner.tls_pins', 'sighup']]);
   for (const key of ['verify', 'insecure', 'tls', 'ca_file'])
     await assert.rejects(world.environment(`switch-${key}`, { github: { [key]: false } }), /unknown key/);
 });

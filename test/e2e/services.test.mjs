@@ -62,6 +62,25 @@ test('F61 a refused token is not tried again', async () => {
   assert.equal(entries('apps_get').length - gets, 1);
 });
 
+test('F61 ten runs at once show a bad token a handful of times; those that wait go on when it is replaced', async () => {
+  await world.configure({ 'ops_runner.retry_delay': '200ms' });
+  const refusals = () => world.services.journal.entries.filter((e) => e.service === 'github' && e.status === 401).length;
+  const before = refusals();
+  world.writeSecrets({ rotated: 'ghp_expired' });
+  const ids = await Promise.all(Array.from({ length: 10 }, (_, i) => queue(`rotated-${i}`, { github: { credential: 'rotated' }, ...buildOnly })));
+  const found = async (sql) => (await world.db.query(sql, [ids])).rows.map((row) => row.run_id);
+  const waiting = () => found(`SELECT DISTINCT run_id FROM ops.run_events WHERE run_id = ANY ($1) AND message LIKE '%has refused the secret "rotated"%'`);
+  const failed = () => found(`SELECT run_id FROM ops.runs WHERE run_id = ANY ($1) AND status = 'failed'`);
+  await eventually('all others wait and say so', async () => (await waiting()).length + (await failed()).length === ids.length);
+  assert.ok(refusals() - before <= 3, `${refusals() - before} refusals`);
+  world.writeSecrets({ rotated: world.services.github.token });
+  const replaced = Date.now();
+  for (const id of await waiting()) await succeeded(id);
+  assert.ok(Date.now() - replaced < 10_000, `the last run ended ${Date.now() - replaced} ms after the token was replaced`);
+  assert.ok(refusals() - before <= 3, `${refusals() - before} refusals`);
+  await world.configure({ 'ops_runner.retry_delay': '20ms' });
+});
+
 test('F61 an installation token that is refused is renewed once; then the run fails', async () => {
   const fault = { operation: 'actions/get-workflow', status: 401, body: '{"message":"Bad credentials"}' };
   world.services.github.service.fault({ ...fault, times: 1 });
@@ -75,6 +94,29 @@ test('F61 an installation token that is refused is renewed once; then the run fa
   await failedWith(await queue('app-refused', withApp), 'github_denied');
   assert.equal(exchanges() - before, 1);
   assert.equal(entries('actions/get-workflow').length - asked, 2);
+});
+
+test('I51 an installation token that has ended is not used', async () => {
+  const fault = { operation: 'apps/create-installation-access-token', status: 201, headers: { 'content-type': 'application/json' },
+                  body: JSON.stringify({ token: 'ghs_old', expires_at: new Date(Date.now() - 60_000).toISOString(), permissions: {} }) };
+  await world.db.query('SELECT pg_terminate_backend(pid) FROM ops.worker_status'); // tokens are kept in its memory
+  world.services.github.service.fault(fault);
+  const asked = entries('actions/get-workflow').length;
+  assert.match((await failedWith(await queue('app-ended', withApp), 'bad_response')).message, /installation token that ended at/);
+  assert.equal(entries('actions/get-workflow').length, asked);
+});
+
+test('F61 an installation token that is revoked right before a dispatch is renewed and the dispatch sent once more', async () => {
+  world.services.github.service.fault({ operation: 'actions/create-workflow-dispatch', status: 401, times: 1, body: '{"message":"Bad credentials"}' });
+  const runId = await queue('app-revoked', withApp);
+  await succeeded(runId);
+  assert.equal(await acceptedOf(runId, 'actions/create-workflow-dispatch', 'build_image'), 1);
+  assert.equal((await world.effects(runId)).dispatch.attempt, 2);
+  world.services.github.service.fault({ operation: 'actions/create-workflow-dispatch', status: 401, times: 1000, body: '{"message":"Bad credentials"}' });
+  const refused = await queue('app-revoked-for-good', withApp);
+  await failedWith(refused, 'github_denied');
+  const { dispatch } = await world.effects(refused);
+  assert.deepEqual([dispatch.attempt, dispatch.state], [2, 'absent']);
 });
 
 test('F63 a workflow run that is deleted while it is followed is gone', async () => {

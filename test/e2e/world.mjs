@@ -64,8 +64,7 @@ export class World {
   async #prepare(options) {
     const world = this;
     world.db = await client();
-    const owner = (flag) => Number(execFileSync('id', [flag, process.env.OPS_SERVER_USER]).toString());
-    world.services.writeSecrets(process.env.OPS_SECRETS, owner('-u'), owner('-g'));
+    world.writeSecrets();
     await world.configure({
       'ops_runner.allowed_hosts': [world.services.allowedHosts, ...(options.allowedHosts ?? [])].join(', '),
       ...options.settings,
@@ -75,6 +74,12 @@ export class World {
     });
     await world.install();
     return world;
+  }
+
+  /** Those of the stand-ins, or these. */
+  writeSecrets(values) {
+    const owner = (flag) => Number(execFileSync('id', [flag, process.env.OPS_SERVER_USER]).toString());
+    this.services.writeSecrets(process.env.OPS_SECRETS, owner('-u'), owner('-g'), values);
   }
 
   async configure(settings) {

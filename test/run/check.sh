@@ -110,7 +110,7 @@ suite_e2e() {
 # Each with servers of its own and the build that has stop points.
 suite_t() {
   make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} VARIANT=faults variant > "$logs/t.log" 2>&1 &&
-    test/run/tap.sh test/t/*.t >> "$logs/t.log" 2>&1
+    OPS_WATCH_SECONDS=${OPS_WATCH_SECONDS:-60} test/run/tap.sh test/t/*.t >> "$logs/t.log" 2>&1
   local status=$?
   count t "$(matches '^ok ' t)" "$(matches '^(not ok |Bail out)' t)" $status
 }

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 packages=(g++ cmake pkg-config postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap libcurl4-openssl-dev
           nlohmann-json3-dev libssl-dev libarchive-dev libgtest-dev librapidcheck-dev docker-registry openssl util-linux
-          perl libipc-run-perl binutils iproute2)
+          perl libipc-run-perl binutils iproute2 nftables)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 [ "${1:-}" != coverage ] || packages+=(clang-19 libclang-rt-19-dev llvm-19)

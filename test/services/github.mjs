@@ -93,10 +93,10 @@ export class Github {
       case 'apps/create-installation-access-token': {
         const token = `ghs_${this.appId}_${randomUUID()}`;
         this.installationTokens.add(token);
-        return answer(201, { token, expires_at: new Date(Date.now() + 3_600_000).toISOString(), permissions: { actions: 'write' } });
+        return answer(201, { token, expires_at: new Date(Date.now() + 3_600_000).toISOString(), permissions: { actions: 'write' }, repository_selection: 'selected' });
       }
       case 'repos/get-commit':
-        return p.ref.startsWith('dead') ? answer(422, { message: `No commit found for SHA: ${p.ref}` }) : answer(200, { sha: p.ref });
+        return p.ref.startsWith('dead') ? answer(422, { message: `No commit found for SHA: ${p.ref}` }) : answer(200, { sha: p.ref.padEnd(40, '0') });
       case 'actions/get-workflow':
         return p.workflow_id === 'missing.yml' ? answer(404, { message: 'Not Found' })
           : answer(200, { id: 1, name: 'build', path: `.github/workflows/${p.workflow_id}`, state: p.workflow_id === 'disabled.yml' ? 'disabled_manually' : 'active' });
@@ -110,6 +110,7 @@ export class Github {
       case 'actions/list-workflow-runs': {
         const since = asked.query.created?.replace(/^>=/, '') ?? '1970-01-01T00:00:00Z';
         const visibleUntil = Date.now() - (this.outcome.listAfterMs ?? 0);
+        for (const r of this.runs.values()) if (r.repo === repo) this.#status(r); // what is not shown yet goes on as well
         const found = [...this.runs.values()].filter((r) => r.repo === repo && r.workflow === p.workflow_id &&
           r.createdAt >= Date.parse(since) && r.createdAt <= visibleUntil);
         return answer(200, { total_count: found.length, workflow_runs: found.map((r) => this.#view(r)) });

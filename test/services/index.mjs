@@ -1,6 +1,6 @@
 // Starts every stand-in on loopback ports that the system chooses.
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync, chownSync } from 'node:fs';
+import { chownSync, mkdirSync, mkdtempSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import S3rver from 's3rver';
@@ -52,11 +52,12 @@ export async function startServices(options = {}) {
     allowedHosts: Object.values(urls).join(', '),
 
     /** Writes the secrets for the server's user. */
-    writeSecrets(directory, uid, gid) {
-      for (const [name, value] of Object.entries(secrets)) {
+    writeSecrets(directory, uid, gid, values = secrets) {
+      for (const [name, value] of Object.entries(values)) {
         const file = path.join(directory, name);
-        writeFileSync(file, value + '\n', { mode: 0o600 });
-        if (uid !== undefined && process.getuid() === 0) chownSync(file, uid, gid);
+        writeFileSync(`${file}.new`, value + '\n', { mode: 0o600 });
+        if (uid !== undefined && process.getuid() === 0) chownSync(`${file}.new`, uid, gid);
+        renameSync(`${file}.new`, file); // nobody reads half of it
       }
     },
 

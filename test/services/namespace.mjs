@@ -17,12 +17,30 @@ mount --bind "$OPS_NS/resolv.conf" /etc/resolv.conf
 ip link set lo up
 exec "$@"`;
 
+// A line of 64 kbit/s that loses three of ten packets of every connection, each way.
+const badLine = `ip link set lo mtu 1500 up
+tc qdisc add dev lo root tbf rate 64kbit burst 4kb latency 400ms
+nft -f - <<'end'
+table inet loss {
+  chain input {
+    type filter hook input priority 0
+    meta l4proto tcp numgen random mod 10 < 3 counter drop
+  }
+}
+end`;
+
 export class Namespace {
   /** Why there can be none here, or false. */
   static missing() {
     if (process.getuid() !== 0) return 'needs root for a network namespace';
     const tried = spawnSync('unshare', ['--net', '--mount', 'ip', 'link', 'set', 'lo', 'up']);
     return tried.status === 0 ? false : 'network namespaces are not allowed here';
+  }
+
+  /** Why a line cannot be made bad here, or false. */
+  static lineMissing() {
+    const tried = spawnSync('unshare', ['--net', 'sh', '-ec', badLine]);
+    return tried.status === 0 ? false : `this kernel has no tbf or no nft numgen: ${tried.stderr}`.trim();
   }
 
   async start() {
@@ -55,8 +73,24 @@ export class Namespace {
     return ['nsenter', '--target', String(this.child.pid), '--net', '--mount', '--'];
   }
 
+  #inside(...command) {
+    return execFileSync(this.entrance[0], [...this.entrance.slice(1), ...command]).toString();
+  }
+
   address(address) {
-    execFileSync(this.entrance[0], [...this.entrance.slice(1), 'ip', 'address', 'add', `${address}/32`, 'dev', 'lo']);
+    this.#inside('ip', 'address', 'add', `${address}/32`, 'dev', 'lo');
+  }
+
+  makeLineBad() {
+    this.#inside('sh', '-ec', badLine);
+  }
+
+  /** Ends it. Returns how many packets were lost. */
+  mendLine() {
+    const lost = Number(this.#inside('nft', 'list', 'chain', 'inet', 'loss', 'input').match(/counter packets (\d+)/)[1]);
+    this.#inside('nft', 'delete', 'table', 'inet', 'loss');
+    this.#inside('tc', 'qdisc', 'del', 'dev', 'lo', 'root');
+    return lost;
   }
 
   /** Inside, address:port leads to this port of 127.0.0.1 outside. */

@@ -1,5 +1,6 @@
 // Certificates made at test start, and TLS in front of a plain stand-in.
 import { execFileSync } from 'node:child_process';
+import { X509Certificate, createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -35,6 +36,11 @@ export class Authority {
     openssl('req', '-x509', ...newKey(key), '-out', cert, '-subj', '/CN=self', '-days', '2', '-addext', `subjectAltName=${names}`);
     return { cert: readFileSync(cert), key: readFileSync(key) };
   }
+}
+
+/** What ops_runner.tls_pins names: the hash of the certificate's public key. */
+export function pinOf({ cert }) {
+  return `sha256//${createHash('sha256').update(new X509Certificate(cert).publicKey.export({ type: 'spki', format: 'der' })).digest('base64')}`;
 }
 
 /** Ends TLS and passes what it hears to a plain service. `heard` counts the bytes that came through TLS. */

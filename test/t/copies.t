@@ -13,15 +13,15 @@ my $node = $origin->{node};
 # Longer than several safety checks of the worker.
 my $watch_seconds = $ENV{OPS_WATCH_SECONDS} // 3;
 
-# Nothing is asked of the services while nobody but the copy could ask.
-sub stays_quiet
+# Nothing is asked of the services for a while.
+sub all_is_quiet
 {
 	my ($what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $requests = OpsRunner::services('requests');
 	my $end = time + $watch_seconds;
 	sleep 0.1 while time < $end;
-	is(OpsRunner::services('requests'), $requests, "$what sends no request");
+	is(OpsRunner::services('requests'), $requests, $what);
 }
 
 sub disarmed
@@ -60,13 +60,11 @@ subtest 'F38 dump and restore into another database' => sub {
 
 	disarmed($origin, 'the restored database', 'restored');
 	is($origin->sql('SELECT count(*) FROM ops.environments', 'restored'), 3, 'its configuration has arrived');
-	stays_quiet('the restored database');
 	is($origin->sql('SELECT status FROM ops.runs WHERE run_id IN (' . "'$running', '$queued') ORDER BY queued_at", 'restored'),
 		"running\nqueued", 'restored runs stand as they were');
 	my ($text) = run_command([ 'pg_restore', '-f', '-', $dump ]);
 	my @secrets = map { (slurp_file($_) =~ /(\S{12,})/)[0] // () } glob "$ENV{OPS_SECRETS}/*";
 	is(scalar(grep { index($text, $_) >= 0 } @secrets), 0, 'secrets are not in the dump');
-	$origin->sql('DROP DATABASE restored');
 };
 
 # A build that was asked for and whose answer is not there; it takes effect after the copies were made.
@@ -89,20 +87,18 @@ sub copy
 my $base = copy('base_copy', '');
 my $pitr = copy('pitr', "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\n", has_restoring => 1);
 
+my $twin;
+
 subtest 'F19 the same data directory twice: a cold copy beside the original' => sub {
 	$node->stop;
 	$node->backup_fs_cold('base_cold');
-	my $twin = PostgreSQL::Test::Cluster->new('twin');
-	$twin->init_from_backup($node, 'base_cold', standby => 0);
-	$twin->append_conf('postgresql.conf', "archive_mode = off\n");
-	$twin->start;
-	$twin = OpsRunner->around($twin);
+	my $copy = PostgreSQL::Test::Cluster->new('twin');
+	$copy->init_from_backup($node, 'base_cold', standby => 0);
+	$copy->append_conf('postgresql.conf', "archive_mode = off\n");
+	$copy->start;
+	$twin = OpsRunner->around($copy);
 	disarmed($twin, 'the second server');
-	stays_quiet('the second server');
-	like(slurp_file($twin->{node}->logfile), qr/is disarmed and stays idle/, 'its log says so');
-	is($twin->log_count('is disarmed and stays idle'), 1, 'once');
-	is($twin->status($open), 'running', 'its runs stand as they were');
-	$twin->{node}->stop;
+	like(slurp_file($copy->logfile), qr/is disarmed and stays idle/, 'its log says so');
 };
 
 subtest 'F39 a base backup and a point-in-time restore beside the original' => sub {
@@ -110,16 +106,27 @@ subtest 'F39 a base backup and a point-in-time restore beside the original' => s
 	disarmed($pitr, 'the restore to a point in time');
 	isnt($pitr->sql('SELECT timeline_id FROM pg_control_checkpoint()'), $base->sql('SELECT timeline_id FROM pg_control_checkpoint()'),
 		'the restore has a timeline of its own');
-	$_->queue('f38') for $base, $pitr;
-	stays_quiet('the copy');
-	is($_->sql(q{SELECT count(*) FROM ops.run_queue}), 1, 'a run queued in a copy waits') for $base, $pitr;
+};
+
+subtest 'F19 F38 F39 all of them beside the original: nobody asks for anything but it' => sub {
+	my @copies = ($twin, $base, $pitr);
+	$_->queue('f38') for @copies;
+	$node->start;
+	OpsRunner::until('the original looks for its dispatch', sub { $origin->events($open) =~ /looking for its effect/ });
+	OpsRunner::services('release', service => 'github');
+	$origin->succeeds($open);
+	all_is_quiet("four servers and a restored database ask for nothing in $watch_seconds s");
+	is($_->status($open), 'running', 'what the copy was doing stands as it was') for @copies;
+	is($_->sql(q{SELECT count(*) FROM ops.run_queue}), 1, 'a run queued in a copy waits') for @copies;
+	is($origin->sql(q{SELECT count(*) FROM ops.runs WHERE status IN ('queued', 'running')}, 'restored'), 2, 'restored runs as well');
+	is($twin->log_count('is disarmed and stays idle'), 2, 'the log of the second server says it once for each database');
+	$origin->sql('DROP DATABASE restored');
+	$_->{node}->stop for $twin, $base, $origin;
 };
 
 subtest 'F39 the copy goes on when it is armed' => sub {
-	$base->{node}->stop;
 	like($pitr->sql('SELECT ops.arm()'), qr/^armed for server/, 'ops.arm()');
 	OpsRunner::until('the dispatch is looked for', sub { $pitr->events($open) =~ /looking for its effect/ });
-	OpsRunner::services('release', service => 'github');
 	$pitr->succeeds($open);
 	like($pitr->events($open), qr/the effect of .*\/dispatches was found and adopted/, 'what the original did was found');
 	OpsRunner::until('all runs end', sub { $pitr->sql('SELECT count(*) FROM ops.run_slots') == 0 && $pitr->sql('SELECT count(*) FROM ops.run_queue') == 0 });

@@ -191,6 +191,38 @@ TEST_F(DigitaloceanApp, ASpecOfOursWithoutDeploymentIsNotSentAgain) {
   EXPECT_EQ(sent(Method::put, ""), 1);
 }
 
+TEST_F(DigitaloceanApp, I45_OfTwoDeploymentsWithOurMarkerTheOneThatCountsIsFollowed) {
+  answer_to_put = lost(true);
+  shown_in_app = false;
+  for (const char* other : {"SUPERSEDED", "CANCELED", "ERROR"}) {
+    services.on(Method::get, "/deployments?", [&](const HttpRequest&) {
+      const Json newer{{"id", "dep-2"}, {"phase", other}, {"spec", app_spec}};
+      const Json ours{{"id", "dep-1"}, {"phase", "BUILDING"}, {"spec", app_spec}};
+      return answer(200, {{"deployments", {newer, ours}}});
+    });
+    deploy();
+    EXPECT_EQ(status(), RunStatus::success) << failure().message;
+    EXPECT_EQ(outcome()["deployment_id"], "dep-1");
+  }
+}
+
+TEST_F(DigitaloceanApp, I45_TwoDeploymentsWithOurMarkerNeedADecision) {
+  answer_to_put = lost(true);
+  for (const char* older : {"ACTIVE", "DEPLOYING", "A_NEW_WORD"}) {
+    services.on(Method::get, "/deployments?", [&](const HttpRequest&) {
+      const Json newer{{"id", "dep-2"}, {"phase", "PENDING_DEPLOY"}, {"spec", app_spec}};
+      const Json ours{{"id", "dep-1"}, {"phase", older}, {"spec", app_spec}};
+      return answer(200, {{"deployments", {newer, ours}}});
+    });
+    deployed = false;
+    deploy();
+    EXPECT_EQ(status(), RunStatus::waiting);
+    EXPECT_EQ(stored().run.effects.at(0).state, EffectState::needs_decision);
+    EXPECT_TRUE(told("several deployments with our marker"));
+    EXPECT_TRUE(told("dep-2 (PENDING_DEPLOY)"));
+  }
+}
+
 TEST_F(DigitaloceanApp, RefusalsAreNamed) {
   for (const auto& [refusal, expected] :
        {std::pair(401, "digitalocean_denied"), std::pair(403, "digitalocean_denied"),

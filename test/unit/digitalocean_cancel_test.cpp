@@ -22,6 +22,29 @@ TEST_F(DigitaloceanCancel, F77_IsFollowedToItsEnd) {
   EXPECT_TRUE(told("deployment dep-1 ended as CANCELED"));
 }
 
+TEST_F(DigitaloceanCancel, I45_OfSeveralDeploymentsWithOurMarkerAllAreStopped) {
+  answer_to_put = lost(true);
+  Json other{{"id", "dep-2"}, {"phase", "BUILDING"}};
+  services.on(Method::get, "/deployments?", [&](const HttpRequest&) {
+    other["spec"] = app_spec;
+    return answer(200, {{"deployments", {other, {{"id", "dep-1"}, {"phase", "BUILDING"}, {"spec", app_spec}}}}});
+  });
+  services.on(Method::get, "/deployments/dep-2$",
+              [&](const HttpRequest&) { return answer(200, {{"deployment", other}}); });
+  services.on(Method::post, "/deployments/dep-2/cancel$", [&](const HttpRequest&) {
+    other["phase"] = "CANCELED";
+    return answer(200, Json::object());
+  });
+  deploy();
+  ASSERT_EQ(status(), RunStatus::waiting);
+  stored().run.status = RunStatus::running;
+  stored().run.cancel_requested = true;
+  restart();
+  world.run_until_idle();
+  EXPECT_EQ(status(), RunStatus::cancelled);
+  EXPECT_TRUE(told("deployment dep-1 ended as CANCELED; deployment dep-2 ended as CANCELED"));
+}
+
 TEST_F(DigitaloceanCancel, ADeploymentThatHasEndedIsToldAsItEnded) {
   services.on(Method::post, "/cancel$", [this](const HttpRequest&) {
     phases = {"ACTIVE"};

@@ -229,6 +229,61 @@ TEST_F(GithubApp, ATokenIsRenewedBeforeItEnds) {
   EXPECT_EQ(outcome()["token_number"], 2);
 }
 
+TEST_F(GithubApp, I51_ATokenThatHasEndedIsNotUsed) {
+  for (const char* ended : {"2020-01-01T00:00:00Z", "2027-01-15T08:00:00Z", "tomorrow", "2027-13-01T00:00:00Z", ""}) {
+    services.on(Method::post, "/app/installations/", {{"token", "ghs_token1"}, {"expires_at", ended}}, 201);
+    read("twice", app);
+    EXPECT_EQ(code(), "bad_response") << ended;
+    EXPECT_NE(failure().message.find(std::string("installation token that end")), std::string::npos);
+    EXPECT_NE(failure().message.find(ended), std::string::npos);
+    EXPECT_EQ(sent(Method::get, "/thing"), 0) << ended;
+  }
+}
+
+TEST_F(GithubApp, I51_TheEndOfATokenIsThatOfTheServicesClockAndAtMostOneHourAway) {
+  for (const auto& [ends, usable_minutes] :
+       {std::pair("2127-01-15T08:00:00Z", 55), std::pair("2027-01-15T09:20:00+00:10", 55),
+        std::pair("2027-01-15T08:20:00Z", 15)}) {
+    valid = tokens + 1;
+    services.on(Method::post, "/app/installations/", [this, given = ends](const HttpRequest&) {
+      // The service's clock stands still, ours goes on.
+      const Json body{{"token", "ghs_token" + std::to_string(++tokens)}, {"expires_at", given}};
+      return with_header(answer(201, body), "Date", "Fri, 15 Jan 2027 08:00:00 GMT");
+    });
+    const int before = tokens;
+    const SteadyTime begin = world.clock.steady_now() + std::chrono::seconds{1};
+    read("twice", app);
+    EXPECT_EQ(status(), RunStatus::success) << ends << failure().message;
+    world.clock.advance_to(begin + std::chrono::minutes{usable_minutes} - std::chrono::minutes{1});
+    read("twice", app);
+    EXPECT_EQ(tokens - before, 1) << ends;
+    world.clock.advance_to(begin + std::chrono::minutes{usable_minutes});
+    valid = tokens + 1;
+    read("twice", app);
+    EXPECT_EQ(tokens - before, 2) << ends;
+    world.clock.advance_to(world.clock.steady_now() + std::chrono::hours{2});
+  }
+}
+
+TEST_F(GithubApp, I51_ATokenThatOpensMoreThanAskedForIsAFinding) {
+  const std::pair<Json, const char*> answers[] = {
+      {{{"repository_selection", "all"}}, "it opens all repositories as well"},
+      {{{"repositories", Json::parse(R"([{"full_name": "Acme/odoo"}, {"full_name": "acme/secrets"}])")}},
+       "it opens acme/secrets as well"},
+      {{{"repository_selection", "selected"}, {"repositories", Json::parse(R"([{"full_name": "acme/odoo"}])")}}, ""}};
+  for (const auto& [scope, finding] : answers) {
+    Json token{{"token", "ghs_token1"}};
+    token.update(scope);
+    services.on(Method::post, "/app/installations/", token, 201);
+    read("twice", app);
+    EXPECT_EQ(status(), RunStatus::success) << scope;
+    const std::string told = finding;
+    EXPECT_EQ(this->told("is wider than asked for"), !told.empty()) << scope;
+    EXPECT_TRUE(told.empty() || this->told(told)) << scope;
+    world.clock.advance_to(world.clock.steady_now() + std::chrono::hours{2});
+  }
+}
+
 TEST_F(GithubApp, RefusedTokensAndInstallationsAreErrors) {
   services.on(Method::post, "/app/installations/", {{"message", "no"}}, 422);
   read("twice", app);

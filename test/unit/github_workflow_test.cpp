@@ -112,6 +112,37 @@ TEST(GithubWorkflow, ARefusedDispatchFailsWithTheServicesWords) {
   }
 }
 
+TEST(GithubWorkflow, I22_ABranchThatLooksLikeACommitIsNone) {
+  for (const char* found :
+       {"fedcba9876543210fedcba9876543210fedcba98", "0123456789abcdef", "0123456789ABCDEF0123456789ABCDEF01234567",
+        "0123456789abcdef0123456789abcdef01234567/..", "main"}) {
+    BuildWorld world;
+    world.services.on(Method::get, "/commits/", {{"sha", found}});
+    world.perform(BuildWorld::build_phase());
+    EXPECT_EQ(world.code(), "commit_unknown") << found;
+    EXPECT_EQ(world.sent(Method::post, ""), 0) << found;
+  }
+  BuildWorld sha256;
+  sha256.services.on(Method::get, "/commits/",
+                     {{"sha", "0123456789abcdef0123456789abcdef01234567" + std::string(24, '0')}});
+  sha256.perform(BuildWorld::build_phase());
+  EXPECT_EQ(sha256.status(), RunStatus::success) << sha256.failure().message;
+}
+
+TEST(GithubWorkflow, I22_NamesOfBranchesStandInNoPath) {
+  for (const char* ref :
+       {"../../user", "a~1", "a^", "a b", "-f", "fedcba9876543210fedcba9876543210fedcba98", "a%2Fb"}) {
+    BuildWorld world;
+    world.queue(BuildWorld::build_phase());
+    world.stored().run.facts.git_ref = ref;
+    world.world.run_until_idle();
+    EXPECT_EQ(world.status(), RunStatus::success) << ref << world.failure().message;
+    EXPECT_EQ(world.last_body(Method::post, "/dispatches")["ref"], ref);
+    for (const HttpRequest& request : world.world.transport.sent)
+      EXPECT_EQ(request.url.find(ref), std::string::npos) << request.url;
+  }
+}
+
 Json listed(const BuildWorld& world, std::int64_t id) {
   return {{"id", id}, {"display_title", "build 0123 [" + world.token + "]"}, {"html_url", "https://x"}};
 }
@@ -170,19 +201,110 @@ TEST(GithubWorkflow, F55_F66_ADispatchThatIsProvenAbsentIsSentOnceMore) {
   EXPECT_GE(world.sent(Method::get, "/build.yml/runs"), 4);
 }
 
-TEST(GithubWorkflow, I45_OfTwoRunsWithOneTokenTheOldestStaysAndTheOtherIsCancelled) {
-  BuildWorld world;
-  world.dispatch_answer = lost(true);
-  world.services.on(Method::get, "/build.yml/runs", [&](const HttpRequest&) {
-    return answer(200, {{"workflow_runs", {listed(world, 43), listed(world, BuildWorld::run_id)}}});
-  });
-  world.services.on(Method::post, "/actions/runs/43/cancel", Json::object(), 202);
+/// Two runs carry the token of a dispatch whose answer was lost; cancelling the younger one has that end.
+class TwinWorld : public BuildWorld {
+ public:
+  TwinWorld(const std::string& status, const Json& conclusion, const Json& conclusion_after_cancel = "cancelled") {
+    dispatch_answer = lost(true);
+    younger = {status, conclusion};
+    services.on(Method::get, "/build.yml/runs", [this](const HttpRequest&) {
+      Json other = listed(*this, 43);
+      other["status"] = younger[0];
+      other["conclusion"] = younger[1];
+      return answer(200, {{"workflow_runs", {other, listed(*this, run_id)}}});
+    });
+    services.on(Method::get, "/actions/runs/43$",
+                [this](const HttpRequest&) { return answer(200, run(younger[0], younger[1], 43)); });
+    services.on(Method::post, "/actions/runs/43/cancel", [this, conclusion_after_cancel](const HttpRequest&) {
+      if (younger[0] == "completed") return answer(409);
+      younger = {"completed", conclusion_after_cancel};
+      return answer(202, Json::object());
+    });
+  }
+  static PhaseFacts deploy_phase() { return build_phase({{"github", {{"role", "deploy"}}}, {"registry", nullptr}}); }
+  bool waits_for_a_decision() {
+    const auto is_open = [](const EffectRecord& effect) {
+      return effect.key == "dispatch" && effect.state == EffectState::needs_decision;
+    };
+    return status() == RunStatus::waiting && std::ranges::any_of(stored().run.effects, is_open);
+  }
+
+  Json younger;
+};
+
+TEST(GithubWorkflow, I45_OfTwoBuildsTheOlderStaysWhenTheOtherCanBeStopped) {
+  for (const auto& [state, conclusion] : {std::pair<const char*, Json>("queued", nullptr),
+                                          {"in_progress", nullptr},
+                                          {"completed", "cancelled"},
+                                          {"completed", "failure"}}) {
+    TwinWorld world(state, conclusion);
+    world.perform(BuildWorld::build_phase());
+    EXPECT_EQ(world.status(), RunStatus::success) << state << world.failure().message;
+    EXPECT_EQ(world.outcome()["workflow_run_id"], 41);
+    EXPECT_EQ(world.sent(Method::post, "/actions/runs/43/cancel"), 1);
+    EXPECT_EQ(world.sent(Method::post, "/actions/runs/41/cancel"), 0);
+    EXPECT_EQ(world.sent(Method::post, "/dispatches"), 1);
+    EXPECT_TRUE(world.told("a second run with our token"));
+  }
+}
+
+TEST(GithubWorkflow, I45_TwoRunsThatLeftSomethingNeedADecision) {
+  TwinWorld built("completed", "success");
+  built.perform(BuildWorld::build_phase());
+  EXPECT_TRUE(built.waits_for_a_decision());
+  EXPECT_TRUE(built.told("41 (unknown, no conclusion), 43 (completed, success)"));
+  EXPECT_EQ(built.sent(Method::post, "/cancel$"), 0) << "nothing is stopped by chance";
+
+  TwinWorld too_late("in_progress", nullptr, "success");
+  too_late.perform(BuildWorld::build_phase());
+  EXPECT_TRUE(too_late.waits_for_a_decision());
+
+  for (const auto& [state, conclusion] :
+       {std::pair<const char*, Json>("in_progress", nullptr), {"completed", "failure"}}) {
+    TwinWorld deployed(state, conclusion);
+    deployed.perform(TwinWorld::deploy_phase());
+    EXPECT_TRUE(deployed.waits_for_a_decision()) << state;
+    EXPECT_EQ(deployed.sent(Method::post, "/cancel$"), 0);
+  }
+  TwinWorld not_begun("queued", nullptr);
+  not_begun.perform(TwinWorld::deploy_phase());
+  EXPECT_EQ(not_begun.status(), RunStatus::success) << not_begun.failure().message;
+  EXPECT_EQ(not_begun.sent(Method::post, "/actions/runs/43/cancel"), 1);
+}
+
+TEST(GithubWorkflow, I45_AlsoWhereTheDispatchWasAcceptedWithoutAName) {
+  TwinWorld world("completed", "success");
+  world.dispatch_answer = answer(204);
   world.perform(BuildWorld::build_phase());
+  EXPECT_TRUE(world.waits_for_a_decision());
+}
+
+TEST(GithubWorkflow, I45_ADecisionThatNamesTheRunIsFollowed) {
+  TwinWorld world("completed", "success");
+  world.perform(BuildWorld::build_phase());
+  ASSERT_TRUE(world.waits_for_a_decision());
+  EffectRecord& dispatch = world.stored().run.effects.at(0);
+  dispatch.state = EffectState::done;  // what ops.resolve_effect does
+  dispatch.outcome = {{"workflow_run_id", 41}};
+  world.stored().run.status = RunStatus::running;
+  world.restart();
+  world.world.run_until_idle();
   EXPECT_EQ(world.status(), RunStatus::success) << world.failure().message;
-  EXPECT_EQ(world.outcome()["workflow_run_id"], 41);
-  EXPECT_EQ(world.sent(Method::post, "/actions/runs/43/cancel"), 1);
-  EXPECT_EQ(world.sent(Method::post, "/actions/runs/41/cancel"), 0);
-  EXPECT_TRUE(world.told("a second run with our token"));
+  EXPECT_EQ(world.sent(Method::post, "/dispatches"), 1);
+}
+
+TEST(GithubWorkflow, I45_ACancelStopsBothRuns) {
+  TwinWorld world("completed", "success");
+  world.perform(BuildWorld::build_phase());
+  ASSERT_TRUE(world.waits_for_a_decision());
+  world.services.on(Method::post, "/actions/runs/41/cancel", Json::object(), 202);
+  world.services.on(Method::get, "/actions/runs/41$", BuildWorld::run("completed", "cancelled"));
+  world.stored().run.status = RunStatus::running;
+  world.stored().run.cancel_requested = true;
+  world.restart();
+  world.world.run_until_idle();
+  EXPECT_EQ(world.status(), RunStatus::cancelled);
+  EXPECT_TRUE(world.told("workflow run 41 ended as cancelled; workflow run 43 ended as success"));
 }
 
 TEST(GithubWorkflow, AFailedBuildNamesJobStepAndPage) {

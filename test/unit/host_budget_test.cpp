@@ -1,4 +1,4 @@
-// Rate limits told by services (F62), the pause between changing requests, and outages (F65).
+// Rate limits told by services (F62), the pause between changing requests, outages (F65) and refusals (F61).
 #include <gtest/gtest.h>
 
 #include "core/host_budget.hpp"
@@ -187,6 +187,90 @@ TEST(HostBudget, F65_AnOutageIsOfOneOriginWithAllItsCredentials) {
   const HostBudget budget = with_failures(HostBudget::failures_until_outage);
   EXPECT_TRUE(budget.has_outage(request(Method::post, "https://api.github.com/other", "another")));
   EXPECT_FALSE(budget.has_outage(request(Method::get, "https://api.digitalocean.com/x")));
+}
+
+// Credentials --------------------------------------------------------------------------------------------------------
+
+HttpResponse answered(int status, const std::string& version = "v1") {
+  HttpResponse made = response(status);
+  made.credential_version = version;
+  return made;
+}
+HostBudget refused(int status = 401) {
+  HostBudget budget(Millis{0}, seconds{10});
+  budget.credential_shown("acme", request(), now);
+  budget.observe_credential("acme", request(), answered(status), now);
+  return budget;
+}
+
+TEST(HostBudget, F61_ARefusedCredentialIsShownAgainAfterAPauseThatDoubles) {
+  HostBudget budget = refused();
+  const auto next_probe = [&](SteadyTime at) { return budget.refusal("acme", request(), at).value().next_probe; };
+  EXPECT_EQ(budget.refusal("acme", request(), now)->version, "v1");
+  SteadyTime probe = now + seconds{60};
+  EXPECT_EQ(next_probe(now), probe);
+  budget.observe_credential("acme", request(), answered(401), now + seconds{1});  // was on its way
+  EXPECT_EQ(next_probe(now + seconds{1}), probe);
+  for (const long pause : {120, 240, 480, 960, 1920, 3600, 3600}) {
+    EXPECT_FALSE(budget.refusal("acme", request(), probe));
+    budget.credential_shown("acme", request(), probe);
+    EXPECT_TRUE(budget.refusal("acme", request(), probe)) << "one probe at a time";
+    budget.observe_credential("acme", request(), answered(401), probe + seconds{1});
+    EXPECT_EQ(next_probe(probe + seconds{1}), probe + seconds{1 + pause});
+    probe += seconds{1 + pause};
+  }
+  budget.credential_shown("acme", request(), probe);
+  budget.observe_credential("acme", request(), answered(404), probe);
+  EXPECT_FALSE(budget.refusal("acme", request(), probe)) << "it has been taken";
+}
+
+TEST(HostBudget, F61_ARefusalIsOfOneProjectOriginAndCredential) {
+  const HostBudget budget = refused(403);
+  EXPECT_TRUE(budget.refusal("acme", request(Method::post, "https://api.github.com/other"), now));
+  EXPECT_FALSE(budget.refusal("bolt", request(), now));
+  EXPECT_FALSE(budget.refusal("acme", request(Method::get, "https://api.github.com/x", "another"), now));
+  EXPECT_FALSE(budget.refusal("acme", request(Method::get, "https://api.digitalocean.com/x"), now));
+  HttpRequest anonymous = request();
+  anonymous.credential.reset();
+  EXPECT_FALSE(budget.refusal("acme", anonymous, now));
+}
+
+TEST(HostBudget, F61_ASecretThatWasReplacedIsShownAtOnceAndItsRefusalBeginsAnew) {
+  HostBudget budget = refused();
+  budget.forget_refusal("acme", request());
+  EXPECT_FALSE(budget.refusal("acme", request(), now));
+  budget.credential_shown("acme", request(), now);
+  budget.observe_credential("acme", request(), answered(401, "v2"), now);
+  EXPECT_EQ(budget.refusal("acme", request(), now)->version, "v2");
+  EXPECT_EQ(budget.refusal("acme", request(), now)->next_probe, now + seconds{60});
+}
+
+TEST(HostBudget, F61_WhatSpeaksOfSomethingElseIsNoRefusal) {
+  for (const int status : {200, 304, 404, 422, 500, 503}) EXPECT_FALSE(refused(status).refusal("acme", request(), now));
+  HostBudget budget(Millis{0}, seconds{10});
+  budget.observe_credential("acme", request(Method::head), answered(403), now);  // S3: not there
+  EXPECT_FALSE(budget.refusal("acme", request(), now));
+  HttpResponse lost = answered(401);
+  lost.failure = TransportFailure::reset;
+  budget.observe_credential("acme", request(), lost, now);
+  EXPECT_FALSE(budget.refusal("acme", request(), now));
+}
+
+TEST(HostBudget, F61_OneRequestShowsACredentialFirstAndTheOthersWaitShortlyForItsAnswer) {
+  HostBudget budget(Millis{0}, seconds{10});
+  EXPECT_EQ(budget.first_shown("acme", request(), now), now);
+  budget.credential_shown("acme", request(), now);
+  EXPECT_EQ(budget.first_shown("acme", request(), now), now + Millis{50});
+  EXPECT_EQ(budget.first_shown("bolt", request(), now), now);
+  budget.observe_credential("acme", request(), answered(200), now);
+  EXPECT_EQ(budget.first_shown("acme", request(), now), now);
+  // Not heard of for a while, and the service does not answer: the credential is not what it is slow about.
+  const SteadyTime later = now + seconds{60};
+  budget.credential_shown("acme", request(), later);
+  EXPECT_GT(budget.first_shown("acme", request(), later + seconds{9}), later + seconds{9});
+  EXPECT_EQ(budget.first_shown("acme", request(), later + seconds{10}), later + seconds{10});
+  budget.credential_shown("acme", request(), later + seconds{10});
+  EXPECT_EQ(budget.first_shown("acme", request(), later + seconds{10}), later + seconds{10});
 }
 
 // Clocks -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "core/host_rules.hpp"
+#include "core/tls_pins.hpp"
 #include "core/url.hpp"
 
 namespace ops {
@@ -100,6 +101,7 @@ TEST(Url, PartsOfUsualOnes) {
   EXPECT_EQ(parse_url("http://a.b:8069/x?token=t")->without_query(), "http://a.b:8069/x");
   EXPECT_EQ(parse_url("https://[2001:db8::1]/x")->without_query(), "https://[2001:db8::1]/x");
   EXPECT_EQ(percent_encode_path("a b/ü%"), "a%20b/%C3%BC%25");
+  EXPECT_EQ(percent_encode("-a~1^ b/..@{u}?#"), "-a~1%5E%20b%2F..%40%7Bu%7D%3F%23");  // I22
 }
 
 TEST(Url, LocationsAreResolved) {
@@ -247,6 +249,35 @@ TEST(HostRules, MalformedEntriesAreNamed) {
     EXPECT_NE(why.find("entry \""), std::string::npos) << setting;
   }
   EXPECT_TRUE(HostRules::parse(" , ,a.b, "));
+}
+
+// Pins ---------------------------------------------------------------------------------------------------------------
+
+const std::string one_pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+const std::string another_pin = "sha256//" + std::string(43, 'A') + "=";
+
+TEST(TlsPins, F60_AreOfHosts) {
+  const auto pins =
+      TlsPins::parse(" API.github.com = " + one_pin + " ; " + another_pin + ",\n10.0.0.1=" + one_pin + ",");
+  ASSERT_TRUE(pins);
+  EXPECT_EQ(pins->of("api.github.com"), one_pin + ";" + another_pin);
+  EXPECT_EQ(pins->of("10.0.0.1"), one_pin);
+  EXPECT_EQ(pins->of("github.com"), "");
+  EXPECT_EQ(TlsPins::parse("")->of("api.github.com"), "");
+}
+
+TEST(TlsPins, F60_WhatIsNoneIsNamed) {
+  for (const std::string& wrong :
+       {std::string("api.github.com"), std::string("="), "=" + one_pin, one_pin, "h=" + one_pin + ";x", "h=;" + one_pin,
+        "h=sha1//" + std::string(43, 'A') + "=", "h=sha256//" + std::string(44, 'A'), "h=" + one_pin + "=",
+        "h=sha256//" + std::string(42, 'A') + "B=", "h=sha256//" + std::string(42, 'A') + "-=", "*.h=" + one_pin,
+        "https://h=" + one_pin, "h:443=" + one_pin, "h/=" + one_pin, "u@h=" + one_pin, "h h=" + one_pin,
+        "h=" + one_pin + ",H=" + one_pin}) {
+    std::string why;
+    EXPECT_FALSE(TlsPins::parse(wrong, &why)) << wrong;
+    EXPECT_NE(why.find("entry \""), std::string::npos) << wrong;
+    EXPECT_FALSE(TlsPins::parse(wrong)) << wrong;
+  }
 }
 
 }  // namespace

@@ -90,7 +90,10 @@ TEST(EnvironmentConfig, ChecksEveryValue) {
       {"/max_active_runs", {0, 101, -1, 1.5, "2", nullptr, 1e30}},
       {"/phases", {Json::object(), "x", Json::array()}},
       {"/github/api_url", {"ftp://x", true}},
-      {"/github/workflow", {"", "../x.yml", "a b.yml", 17, std::string(201, 'w')}},
+      {"/github/workflow", {"", "../x.yml", "a b.yml", 17, std::string(201, 'w'), ".", ".."}},  // I22
+      {"/digitalocean/app_id", {"", "..", "a/b", "a~b"}},
+      {"/github/ref", {"",   "a b", "a..b", "-a", "/a",  "a/",   "a//b", ".a",     "a/.b",     "a.",   "a~1",
+                       "a^", "a:b", "a?",   "a*", "a[b", "a\\b", "a@{b", "a.lock", "a.lock/b", "a\nb", "a\x7f"}},
       {"/github/ref", {"", "a\nb", 1, std::string(256, 'r')}},
       {"/github/inputs", {"x", {{"a", 1}}, Json::array()}},
       {"/github/auth", {"oauth", 1}},

@@ -191,8 +191,18 @@ TEST_F(RegistryClientTest, I51_TheLifeOfATokenIsHeldInBounds) {
   EXPECT_EQ(logins_after({{"access_token", "the-token"}}, seconds{45}), 1);
   EXPECT_EQ(logins_after({{"token", "the-token"}}, seconds{55}), 2);
   EXPECT_EQ(logins_after({{"token", "the-token"}, {"expires_in", 300}}, seconds{280}), 1);
-  EXPECT_EQ(logins_after({{"token", "the-token"}, {"expires_in", -300}}, seconds{45}), 1);
   EXPECT_EQ(logins_after({{"token", "the-token"}, {"expires_in", 3'153'600'000}}, seconds{3'595}), 2);
+}
+
+TEST_F(RegistryClientTest, I51_ATokenThatHasExpiredIsNotUsed) {
+  ask_for_login(ghcr);
+  for (const int ended : {0, -300}) {
+    token_answer = {{"token", "the-token"}, {"expires_in", ended}};
+    read("manifest", "19.0");
+    EXPECT_EQ(code(), "bad_response");
+    EXPECT_NE(failure().message.find("token that has expired: it lasts " + std::to_string(ended)), std::string::npos);
+  }
+  for (const HttpRequest& request : world.transport.sent) EXPECT_FALSE(request.session_token);
 }
 
 TEST_F(RegistryClientTest, I51_ATokenAnswerWithoutTokenFails) {

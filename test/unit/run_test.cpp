@@ -88,6 +88,19 @@ TEST(HttpDate, IsReadStrictly) {
     EXPECT_EQ(http_date(odd), std::nullopt) << odd;  // I48
 }
 
+TEST(Rfc3339Time, IsReadStrictly) {
+  const WallTime expected{std::chrono::seconds{1'800'000'020}};
+  for (const char* text : {"2027-01-15T08:00:20Z", "2027-01-15T08:00:20.999Z", "2027-01-15T08:00:20.Z",
+                           "2027-01-15T09:30:20+01:30", "2027-01-15T00:00:20-08:00"})
+    EXPECT_EQ(rfc3339_time(text), expected) << text;
+  for (const char* odd :
+       {"", "2027-01-15", "2027-01-15T08:00:20", "2027-13-15T08:00:20Z", "2027-02-29T08:00:20Z", "2027-01-15T24:00:20Z",
+        "2027-01-15T08:60:20Z", "2027-01-15T08:00:61Z", "2027-01-15 08:00:20Z", "2027-01-15T08:00:20+0100",
+        "2027-01-15T08:00:20+25:00", "2027-01-15T08:00:20Zx", "-027-01-15T08:00:20Z", "2027-1-15T08:00:20Z",
+        "1800000020", "20x7-01-15T08:00:20Z"})
+    EXPECT_EQ(rfc3339_time(odd), std::nullopt) << odd;  // I48
+}
+
 TEST(HttpDate, F50_AClockThatIsAMinuteAwayIsNamed) {
   HttpResponse response;
   const WallTime now{std::chrono::seconds{1'800'000'000}};

@@ -78,11 +78,13 @@ TEST(SessionTokens, ServeAsLongAsTheyStayValid) {
   EXPECT_EQ(tokens.find("key", now, seconds{59}), kept);
   EXPECT_EQ(tokens.find("key", now, seconds{60}), nullptr);
   EXPECT_EQ(tokens.find("another", now, Millis{0}), nullptr);
-  tokens.keep("key", "second", now + seconds{60});
+  const auto second = tokens.keep("key", "second", now + seconds{60});
   EXPECT_EQ(tokens.find("key", now, Millis{0})->reveal(), "second");
   EXPECT_EQ(kept->reveal(), "first");  // who uses it keeps it
-  tokens.forget("key");
-  tokens.forget("never known");
+  tokens.forget("key", kept);          // refused, but it has been replaced already
+  EXPECT_EQ(tokens.find("key", now, Millis{0}), second);
+  tokens.forget("never known", second);
+  tokens.forget("key", second);
   EXPECT_EQ(tokens.find("key", now, Millis{0}), nullptr);
 }
 
