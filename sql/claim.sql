@@ -61,6 +61,7 @@ SELECT t.name(run_id) AS run FROM ops.queue_run('acme', 'prod', '0123abc', 'main
 SELECT count(*) FROM ops._claim_runs('w', 1);
 SELECT state FROM ops.run_queue;
 UPDATE ops.run_queue SET available_at = clock_timestamp() - interval '1 second';
+SELECT ops._find_ready();
 SELECT t.name(run_id) AS run FROM ops._claim_runs('w', 1);
 
 -- The cost of a claim does not depend on how many runs are blocked: it reads the same number of blocks beside 10 and 10,000.

@@ -122,7 +122,8 @@ BEGIN
         FROM new_runs n WHERE n.created_at = now() AND n.status = 'queued'
       RETURNING priority, available_at, state)
     SELECT coalesce(bool_or(q.later), false) INTO v_later
-      FROM (SELECT bool_or(q.state = 'later') AS later, ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
+      FROM (SELECT ops._note_later(min(q.available_at) FILTER (WHERE q.state = 'later')) AS later,
+                   ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
               FROM queued q GROUP BY q.priority) q;
     INSERT INTO ops.run_events (run_id, seq, level, message, payload)
     SELECT n.run_id, 1, 'info', ops._redact(n.status || ' by ' || n.requested_by || ': ' || n.git_ref || ' for ' || n.env_id),
@@ -198,7 +199,8 @@ BEGIN
         FROM new_runs n WHERE n.run_id = ANY (v_queued)
       RETURNING priority, available_at, state)
     SELECT bool_or(q.later) INTO v_later
-      FROM (SELECT bool_or(q.state = 'later') AS later, ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
+      FROM (SELECT ops._note_later(min(q.available_at) FILTER (WHERE q.state = 'later')) AS later,
+                   ops._note_ready(q.priority, min(q.available_at) FILTER (WHERE q.state = 'ready'))
               FROM queued q GROUP BY q.priority) q;
   END IF;
 

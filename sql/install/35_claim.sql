@@ -7,6 +7,7 @@
 CREATE FUNCTION ops._find_ready() RETURNS boolean
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 BEGIN
+  PERFORM ops._note_later((SELECT q.available_at FROM ops.run_queue q WHERE q.state = 'later' ORDER BY q.available_at LIMIT 1));
   -- From priority to priority by skipping through the index, however many runs are ready.
   RETURN (
     WITH RECURSIVE oldest AS (
@@ -21,7 +22,7 @@ BEGIN
     SELECT count(ops._note_ready(o.priority, o.available_at)) > 0 FROM oldest o);
 END
 $$;
-COMMENT ON FUNCTION ops._find_ready() IS 'Finds the oldest ready run of each priority in the whole queue and notes it for claims; whether there is one';
+COMMENT ON FUNCTION ops._find_ready() IS 'Finds the oldest ready run of each priority in the whole queue and notes it for claims, with the next run whose time has not come; whether one is ready';
 
 CREATE FUNCTION ops._take_slots(p_worker_id text, p_limit int) RETURNS text[]
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -34,6 +35,7 @@ DECLARE
   v_envs text[];         -- ... and their environments
   v_open_envs text[];    -- environments in which no other session claims
   v_still_queued text[]; -- candidates that no other session changes
+  v_all boolean;         -- nothing is left to examine
   v_won text[];
   v_claimed text[] := '{}';
   v_rest text[];
@@ -43,20 +45,24 @@ DECLARE
   v_priorities int[];    -- which have something ready, the highest first ...
   v_since timestamptz[]; -- ... and where their ready runs begin in the index
   v_raise_due boolean;
+  v_later_due boolean;
   v_due int;
 BEGIN
-  WITH due AS (
-    UPDATE ops.run_queue q SET state = 'ready'
-      FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
-             ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) d
-     WHERE q.run_id = d.run_id
-    RETURNING q.priority, q.available_at)
-  SELECT count(*) INTO v_due FROM (SELECT ops._note_ready(d.priority, min(d.available_at)) FROM due d GROUP BY d.priority) d;
-
-  SELECT f.priorities, f.since, f.raise_due INTO v_priorities, v_since, v_raise_due FROM ops._ready_floors(false) f;
-  IF v_priorities IS NULL THEN
-    PERFORM ops._find_ready();
-    SELECT f.priorities, f.since, true INTO v_priorities, v_since, v_raise_due FROM ops._ready_floors(true) f;
+  SELECT f.priorities, f.since, f.raise_due, f.later_due INTO v_priorities, v_since, v_raise_due, v_later_due FROM ops._ready_floors(false) f;
+  IF v_priorities IS NULL OR v_later_due THEN
+    IF v_priorities IS NULL THEN
+      PERFORM ops._find_ready();
+    END IF;
+    WITH due AS (
+      UPDATE ops.run_queue q SET state = 'ready'
+        FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
+               ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) d
+       WHERE q.run_id = d.run_id
+      RETURNING q.priority, q.available_at)
+    SELECT count(*) INTO v_due FROM (SELECT ops._note_ready(d.priority, min(d.available_at)) FROM due d GROUP BY d.priority) d;
+    SELECT f.priorities, f.since, f.raise_due INTO v_priorities, v_since, v_raise_due FROM ops._ready_floors(v_priorities IS NULL) f;
+    PERFORM ops._raise_later_floor(coalesce(
+              (SELECT q.available_at FROM ops.run_queue q WHERE q.state = 'later' ORDER BY q.available_at LIMIT 1), 'infinity'));
   END IF;
 
   FOR v_round IN 1 .. 64 LOOP
@@ -68,7 +74,8 @@ BEGIN
                 WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since AND q.env_id <> ALL (v_busy_envs)
                 ORDER BY q.available_at, q.run_id LIMIT v_window FOR UPDATE SKIP LOCKED) q
              LIMIT v_window) c;
-    EXIT WHEN v_runs IS NULL;
+    v_all := v_runs IS NULL;
+    EXIT WHEN v_all;
 
     -- Claims of one environment take turns by its row, so that two of them never want the same slot number.
     SELECT coalesce(array_agg(e.env_id), '{}') INTO v_open_envs
@@ -104,10 +111,14 @@ BEGIN
     v_claimed := v_claimed || v_won;
     v_left := v_left - cardinality(v_won);
     EXIT WHEN v_left <= 0;
+    IF cardinality(v_won) = cardinality(v_runs) THEN
+      v_all := cardinality(v_runs) < v_window;
+      EXIT WHEN v_all;
+      CONTINUE;
+    END IF;
 
     SELECT array_agg(w.run_id), array_agg(DISTINCT w.env_id) INTO v_rest, v_rest_envs
       FROM unnest(v_runs, v_envs) AS w(run_id, env_id) WHERE w.run_id <> ALL (v_won);
-    CONTINUE WHEN v_rest IS NULL;
     -- Full only where every active run can be locked: one that is ending right now is locked by the other session. And one
     -- that ends from now on waits for this transaction and then finds its successor blocked.
     SELECT coalesce(array_agg(f.env_id), '{}') INTO v_full_envs
@@ -124,7 +135,7 @@ BEGIN
       FROM unnest(v_rest_envs) AS u(env_id) WHERE u.env_id <> ALL (v_full_envs);
     v_window := least(2 * v_window, 1000);
   END LOOP;
-  IF v_runs IS NOT NULL AND v_left > 0 THEN
+  IF NOT v_all AND v_left > 0 THEN
     PERFORM ops._ring(true, false, false);  -- more are ready than were examined
   END IF;
   -- What is left begins here. Now and then, and after many: a floor that is somewhat low costs less than finding it.

@@ -9,6 +9,8 @@ extern "C" {
 OPS_SQL_FUNCTION(ops_note_ready);
 OPS_SQL_FUNCTION(ops_ready_floors);
 OPS_SQL_FUNCTION(ops_raise_ready_floor);
+OPS_SQL_FUNCTION(ops_note_later);
+OPS_SQL_FUNCTION(ops_raise_later_floor);
 }
 
 namespace ops::pg {
@@ -16,17 +18,18 @@ namespace ops::pg {
 namespace {
 
 constexpr int priorities = highest_priority - lowest_priority + 1;
+constexpr int later = priorities;
 
 /// A claim that leaves the floors alone costs nothing but some dead index entries for the next one.
 constexpr uint64 looks_between_raises = 16;
 
 // What the current transaction does to the floors when it commits. By priority, with the touched ones listed.
 struct Pending {
-  TimestampTz noted[priorities];
-  TimestampTz raised[priorities];
-  bool is_noted[priorities];
-  bool is_raised[priorities];
-  int touched[priorities];
+  TimestampTz noted[ready_floor_count];
+  TimestampTz raised[ready_floor_count];
+  bool is_noted[ready_floor_count];
+  bool is_raised[ready_floor_count];
+  int touched[ready_floor_count];
   int touched_count;
   bool found_all;  ///< what the transaction has noted is all that was ready
   uint64 look;     ///< of the transaction's newest look; 0: none
@@ -121,21 +124,27 @@ void forget_raises() {
   pending.touched_count = kept;
 }
 
+struct Look {
+  int count = -1;  ///< of the priorities; -1: nobody knows yet
+  bool raise_due = false;
+  bool later_due = false;
+};
+
 /// Fills both arrays with the priorities that have something ready, the highest first.
-/// @returns how many, or -1 when nobody knows yet
-int look(bool found_all, Datum* of_priority, Datum* since, bool& raise_due) {
+Look look(bool found_all, Datum* of_priority, Datum* since) {
   watch();
   forget_raises();
   pending.look = 0;
-  raise_due = false;
+  Look seen;
   if (shared_state() != nullptr) LWLockAcquire(shared_state()->lock, LW_EXCLUSIVE);
   ReadyFloors* floors = shared_floors();
   const bool known = floors != nullptr && floors->known;
   if (known) {
-    for (int at = 0; at < priorities; ++at)
+    for (int at = 0; at < ready_floor_count; ++at)
       floors->floor[at] = std::min(floors->floor[at], std::exchange(floors->arrived[at], DT_NOEND));
     pending.look = ++floors->looks;
-    raise_due = floors->looks % looks_between_raises == 0;
+    seen.raise_due = floors->looks % looks_between_raises == 0;
+    seen.later_due = floors->floor[later] <= GetCurrentTimestamp();
   }
   int count = 0;
   for (int at = priorities - 1; (known || found_all) && at >= 0; --at) {
@@ -147,7 +156,8 @@ int look(bool found_all, Datum* of_priority, Datum* since, bool& raise_due) {
   }
   if (shared_state() != nullptr) LWLockRelease(shared_state()->lock);
   pending.found_all |= found_all;
-  return known || found_all ? count : -1;
+  if (known || found_all) seen.count = count;
+  return seen;
 }
 
 Datum array_of(Datum* values, int count, Oid type) {
@@ -163,13 +173,12 @@ Datum ready_floors(PG_FUNCTION_ARGS) {
   if (get_call_result_type(fcinfo, nullptr, &columns) != TYPEFUNC_COMPOSITE) elog(ERROR, "return type must be a row type");
   Datum* of_priority = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
   Datum* since = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
-  bool raise_due = false;
-  const int count = look(PG_GETARG_BOOL(0), of_priority, since, raise_due);
-  Datum values[] = {0, 0, BoolGetDatum(raise_due)};
-  bool nulls[] = {count < 0, count < 0, false};
-  if (count >= 0) {
-    values[0] = array_of(of_priority, count, INT4OID);
-    values[1] = array_of(since, count, TIMESTAMPTZOID);
+  const Look seen = look(PG_GETARG_BOOL(0), of_priority, since);
+  Datum values[] = {0, 0, BoolGetDatum(seen.raise_due), BoolGetDatum(seen.later_due)};
+  bool nulls[] = {seen.count < 0, seen.count < 0, false, false};
+  if (seen.count >= 0) {
+    values[0] = array_of(of_priority, seen.count, INT4OID);
+    values[1] = array_of(since, seen.count, TIMESTAMPTZOID);
   }
   return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(columns), values, nulls));
 }
@@ -191,5 +200,15 @@ Datum ops_ready_floors(PG_FUNCTION_ARGS) {
 
 Datum ops_raise_ready_floor(PG_FUNCTION_ARGS) {
   ops::pg::raise(ops::pg::index_of(PG_GETARG_INT32(0)), PG_GETARG_TIMESTAMPTZ(1));
+  PG_RETURN_VOID();
+}
+
+Datum ops_note_later(PG_FUNCTION_ARGS) {
+  ops::pg::note(ops::pg::later, PG_GETARG_TIMESTAMPTZ(0));
+  PG_RETURN_BOOL(true);
+}
+
+Datum ops_raise_later_floor(PG_FUNCTION_ARGS) {
+  ops::pg::raise(ops::pg::later, PG_GETARG_TIMESTAMPTZ(0));
   PG_RETURN_VOID();
 }

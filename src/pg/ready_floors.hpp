@@ -15,13 +15,16 @@ namespace ops::pg {
 constexpr int lowest_priority = -1000;
 constexpr int highest_priority = 1000;
 
-/// Of one database, in shared memory, guarded by SharedState::lock. Arrays by priority - lowest_priority;
-/// DT_NOEND: nothing is ready.
+/// One for each priority, and one for runs whose time has not come.
+constexpr int ready_floor_count = highest_priority - lowest_priority + 2;
+
+/// Of one database, in shared memory, guarded by SharedState::lock. Arrays by priority - lowest_priority, the last one for
+/// runs whose time has not come; DT_NOEND: there is none.
 struct ReadyFloors {
   bool known;
   uint64 looks;  ///< how often a claim has looked: the newest look alone may raise
-  TimestampTz floor[highest_priority - lowest_priority + 1];
-  TimestampTz arrived[highest_priority - lowest_priority + 1];  ///< became ready since the newest look
+  TimestampTz floor[ready_floor_count];
+  TimestampTz arrived[ready_floor_count];  ///< became ready since the newest look
 };
 
 void forget_ready_floors(ReadyFloors&) noexcept;

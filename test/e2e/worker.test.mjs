@@ -170,17 +170,17 @@ test('F35 lost wake-ups of a cancel, of a slot that is given back and of a resta
 
 // F25, F33: old snapshots and many subtransactions -------------------------------------------------------------------
 
-test('F25 F33 100,000 finished runs, an old snapshot, 1,000 subtransactions: a claim costs at most twice', async () => {
+test('F25 F33 an old snapshot sees 100,000 runs that finished, 1,000 subtransactions: a claim costs at most twice', async () => {
   const other = await world.beside('history');
   await other.db.query('ALTER DATABASE history SET ops_runner.max_concurrent_runs = 0');
   await terminate(other);
   await other.working();
   await other.db.query(`
     INSERT INTO ops.environments (env_id, project_id, env_type, config) SELECT 'history-' || i, 'acme', 'dev',
-      '{"url": "https://odoo.example", "max_active_runs": 100, "phases": [{"name": "smoke", "kind": "odoo_smoke"}]}' FROM generate_series(0, 49) i;
+      '{"url": "https://odoo.example", "max_active_runs": 100, "phases": [{"name": "smoke", "kind": "odoo_smoke"}]}' FROM generate_series(0, 999) i;
     CREATE SCHEMA t;
     CREATE PROCEDURE t.queue(p_runs int) LANGUAGE sql AS
-      $$ INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) SELECT 'acme', 'history-' || i % 50, 'abcdef1', 'main' FROM generate_series(1, p_runs) i $$;
+      $$ INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) SELECT 'acme', 'history-' || i % 1000, 'abcdef1', 'main' FROM generate_series(1, p_runs) i $$;
     CREATE PROCEDURE t.finish() LANGUAGE sql AS $$ UPDATE ops.runs SET status = 'success', finished_at = now() WHERE status = 'claimed' $$;
     CREATE FUNCTION t.claims() RETURNS float8 LANGUAGE plpgsql AS $$
     DECLARE v_begin timestamptz; v_taken float8[] := '{}';
@@ -204,24 +204,23 @@ test('F25 F33 100,000 finished runs, an old snapshot, 1,000 subtransactions: a c
     return Math.min(...medians);
   };
   const fresh = await claims();
-  await other.db.query(`INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, attempt, finished_at, created_at)
-    SELECT 'acme', 'history-' || i % 50, 'abcdef1', 'main', 'success', 1, '2026-01-01', '2026-01-01' FROM generate_series(1, 100000) i`);
-  await other.db.query('CALL t.queue(5000)');
-  await other.db.query(`SELECT count(*) FROM ops._claim_runs('claimer', 5000)`);
-  await other.db.query('CALL t.finish()');
-  assert.ok((await other.db.query(`SELECT count(*)::int AS n FROM ops.runs WHERE status = 'success'`)).rows[0].n >= 100_000);
-  await other.db.query('VACUUM ANALYZE ops.runs, ops.run_queue, ops.run_slots');
   const old = await client('history');
   await old.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
   await old.query('SELECT count(*) FROM ops.projects');
+  // Nothing that these leave behind in the queue can be removed while the snapshot is there.
+  for (let i = 0; i < 20; ++i) {
+    await other.db.query('CALL t.queue(5000)');
+    assert.equal((await other.db.query(`SELECT count(*)::int AS n FROM ops._claim_runs('claimer', 5000)`)).rows[0].n, 5000);
+    await other.db.query('CALL t.finish()');
+  }
   const withOldSnapshot = await claims();
-  console.log(`# claim, median of 200: fresh ${fresh.toFixed(2)} ms, 100,000 finished runs and an old snapshot ${withOldSnapshot.toFixed(2)} ms`);
+  console.log(`# claim, median of 200: fresh ${fresh.toFixed(2)} ms, 100,000 runs finished under an old snapshot ${withOldSnapshot.toFixed(2)} ms`);
   assert.ok(withOldSnapshot <= 2 * fresh, `${withOldSnapshot} ms, fresh ${fresh} ms`);
 
   const queueing = await client('history');
   await queueing.query('BEGIN');
   await queueing.query(`DO $$ BEGIN FOR i IN 1 .. 1000 LOOP BEGIN
-    PERFORM ops.queue_run('acme', 'history-' || i % 50, 'abcdef1', 'main');
+    PERFORM ops.queue_run('acme', 'history-' || i % 1000, 'abcdef1', 'main');
     EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$`);
   const beside = await claims();
   console.log(`# beside a transaction with 1,000 subtransactions ${beside.toFixed(2)} ms`);
