@@ -105,8 +105,12 @@ Statement record_runs_statement(R"sql(
 
 // The same fence for runs that only tell something: locking a row costs a third of changing it.
 Statement lock_runs_statement(R"sql(
-  SELECT r.run_id FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) JOIN ops.runs r ON r.run_id = u.run_id
-   WHERE r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running') FOR NO KEY UPDATE OF r)sql");
+  SELECT r.run_id
+    FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token)
+   CROSS JOIN LATERAL (
+     SELECT r.run_id FROM ops.runs r
+      WHERE r.run_id = u.run_id AND r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running')
+     OFFSET 0 FOR NO KEY UPDATE) r)sql");
 
 // After the runs are locked: nobody else writes events of theirs, and this snapshot sees all that others wrote.
 Statement last_events_statement(R"sql(
