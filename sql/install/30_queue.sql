@@ -52,7 +52,9 @@ BEGIN
               HINT = 'Queue runs with ops.queue_run(project, environment, git_sha, git_ref).';
     END IF;
   END IF;
-  PERFORM ops._check_run_metadata(NEW.metadata);
+  IF NEW.metadata <> '{}' THEN
+    PERFORM ops._check_run_metadata(NEW.metadata);
+  END IF;
   RETURN NEW;
 END
 $$;

@@ -47,7 +47,12 @@ CREATE FUNCTION ops._find_environment(p_project_id text, p_env text) RETURNS tex
 DECLARE
   v_found text[];
   v_known text;
+  v_env_id text;
 BEGIN
+  SELECT e.env_id INTO v_env_id FROM ops.environments e WHERE e.env_id = p_env AND e.project_id = p_project_id;
+  IF FOUND THEN
+    RETURN v_env_id;
+  END IF;
   PERFORM ops._require(p_project_id, 'p_project_id');
   PERFORM ops._require(p_env, 'p_env');
   IF octet_length(p_project_id) > 63 OR octet_length(p_env) > 63 THEN
@@ -62,11 +67,7 @@ BEGIN
       USING ERRCODE = '42704', HINT = coalesce('Known projects: ' || v_known || '.', 'Register it in ops.projects first.');
   END IF;
   SELECT array_agg(env_id ORDER BY env_id) INTO v_found FROM ops.environments
-   WHERE project_id = p_project_id AND env_id = p_env;
-  IF v_found IS NULL THEN
-    SELECT array_agg(env_id ORDER BY env_id) INTO v_found FROM ops.environments
-     WHERE project_id = p_project_id AND env_type = p_env;
-  END IF;
+   WHERE project_id = p_project_id AND env_type = p_env;
   IF v_found IS NULL THEN
     SELECT string_agg(env_id || ' (' || env_type || ')', ', ' ORDER BY env_id) INTO v_known
       FROM ops.environments WHERE project_id = p_project_id;
@@ -93,10 +94,12 @@ DECLARE
   v_hash bytea;
   v_run ops.runs;
 BEGIN
-  PERFORM ops._require(p_git_sha, 'p_git_sha');
-  PERFORM ops._require(p_git_ref, 'p_git_ref');
-  PERFORM ops._require(p_metadata, 'p_metadata');
-  PERFORM ops._require(p_priority, 'p_priority');
+  IF num_nulls(p_git_sha, p_git_ref, p_metadata, p_priority) > 0 THEN
+    PERFORM ops._require(p_git_sha, 'p_git_sha');
+    PERFORM ops._require(p_git_ref, 'p_git_ref');
+    PERFORM ops._require(p_metadata, 'p_metadata');
+    PERFORM ops._require(p_priority, 'p_priority');
+  END IF;
   IF lower(p_git_sha) !~ '^[0-9a-f]{7,64}$' THEN
     RAISE EXCEPTION 'p_git_sha "%" is not a commit', left(p_git_sha, 80)
       USING ERRCODE = '22023', HINT = 'A commit is written with 7 to 64 hexadecimal digits.';
@@ -118,10 +121,12 @@ BEGIN
     RAISE EXCEPTION 'p_not_before is %', p_not_before USING ERRCODE = '22023', HINT = 'It must lie within one year from now.';
   END IF;
 
-  PERFORM ops._check_run_metadata(p_metadata);
-  IF ops._redact_json(p_metadata) <> p_metadata THEN
-    RAISE EXCEPTION 'p_metadata holds what looks like a secret'
-      USING ERRCODE = '22023', HINT = 'Store it in the vault or in ops_runner.secrets_directory and give its name only.';
+  IF p_metadata <> '{}' THEN
+    PERFORM ops._check_run_metadata(p_metadata);
+    IF ops._redact_json(p_metadata) <> p_metadata THEN
+      RAISE EXCEPTION 'p_metadata holds what looks like a secret'
+        USING ERRCODE = '22023', HINT = 'Store it in the vault or in ops_runner.secrets_directory and give its name only.';
+    END IF;
   END IF;
 
   v_hash := sha256(convert_to(jsonb_build_array(v_env_id, lower(p_git_sha), p_git_ref, p_metadata)::text, 'UTF8'));
@@ -142,7 +147,10 @@ BEGIN
     END IF;
     EXIT;
   END LOOP;
-  RETURN QUERY SELECT v_run.run_id, v_run.status, v_run.queued_at;
+  run_id := v_run.run_id;
+  status := v_run.status;
+  queued_at := v_run.queued_at;
+  RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION ops.queue_run(text, text, text, text, jsonb, text, int, timestamptz) IS

@@ -55,6 +55,7 @@ class RunLoop {
 
   /// Runs taken over from a dead worker of this server; performed from the next turn on.
   void adopt(std::vector<ClaimedRun> runs);
+  bool can_take_runs() const { return capacity() > 0; }
   /// Something may be in the queue.
   void ring_queue() noexcept { queue_rung_ = true; }
   /// A run of this worker may have a cancel request.

@@ -148,14 +148,17 @@ void ring(Oid database, Bell bell) noexcept {
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
   DatabaseEntry* entry = find_entry(database);
   Latch* latch = nullptr;
+  bool news = bell.cancel || bell.check;
   if (entry != nullptr) {
+    // A worker that can take no more runs leaves the bell rung: a thousand queued runs wake it once.
+    news |= bell.queue && !entry->queue_rung;
     entry->queue_rung |= bell.queue;
     entry->cancel_rung |= bell.cancel;
     entry->check_wanted |= bell.check;
     latch = entry->latch;
   }
   LWLockRelease(state->lock);
-  if (latch != nullptr && latch != MyLatch && (bell.queue || bell.cancel || bell.check)) SetLatch(latch);
+  if (latch != nullptr && latch != MyLatch && news) SetLatch(latch);
   if (entry != nullptr) ConditionVariableBroadcast(&entry->changed);
 }
 

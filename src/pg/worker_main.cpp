@@ -282,7 +282,7 @@ class Worker {
     SharedState* state = shared_state();
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     DatabaseEntry* entry = find_entry(MyDatabaseId);
-    if (std::exchange(entry->queue_rung, false)) loop_.ring_queue();
+    if (loop_.can_take_runs() && std::exchange(entry->queue_rung, false)) loop_.ring_queue();
     if (std::exchange(entry->cancel_rung, false)) loop_.ring_cancel();
     if (std::exchange(entry->check_wanted, false)) next_check_ = SteadyTime{};
     LWLockRelease(state->lock);
