@@ -170,7 +170,8 @@ Datum array_of(Datum* values, int count, Oid type) {
 
 Datum ready_floors(PG_FUNCTION_ARGS) {
   TupleDesc columns = nullptr;
-  if (get_call_result_type(fcinfo, nullptr, &columns) != TYPEFUNC_COMPOSITE) elog(ERROR, "return type must be a row type");
+  if (get_call_result_type(fcinfo, nullptr, &columns) != TYPEFUNC_COMPOSITE)
+    elog(ERROR, "return type must be a row type");
   Datum* of_priority = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
   Datum* since = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
   const Look seen = look(PG_GETARG_BOOL(0), of_priority, since);

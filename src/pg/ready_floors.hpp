@@ -2,9 +2,9 @@
 // snapshot still sees them; a claim that began at the head of the index would walk over all of them (fault F25). So the
 // server's memory holds, for each priority, a floor: no run that is ready became available before it.
 //
-// A transaction that makes a run ready lowers the floor when it commits. A claim raises it, when it commits, to the oldest
-// run that it still saw, but never over what became ready since it looked at the floors. After a restart of the server
-// nothing is known, and the first claim reads the whole index; the safety check lowers what was lost (a prepared
+// A transaction that makes a run ready lowers the floor when it commits. A claim raises it, when it commits, to the
+// oldest run that it still saw, but never over what became ready since it looked at the floors. After a restart of the
+// server nothing is known, and the first claim reads the whole index; the safety check lowers what was lost (a prepared
 // transaction, a superuser's hand).
 #pragma once
 
@@ -18,8 +18,8 @@ constexpr int highest_priority = 1000;
 /// One for each priority, and one for runs whose time has not come.
 constexpr int ready_floor_count = highest_priority - lowest_priority + 2;
 
-/// Of one database, in shared memory, guarded by SharedState::lock. Arrays by priority - lowest_priority, the last one for
-/// runs whose time has not come; DT_NOEND: there is none.
+/// Of one database, in shared memory, guarded by SharedState::lock. Arrays by priority - lowest_priority, the last one
+/// for runs whose time has not come; DT_NOEND: there is none.
 struct ReadyFloors {
   bool known;
   uint64 looks;  ///< how often a claim has looked: the newest look alone may raise
