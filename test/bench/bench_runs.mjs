@@ -84,6 +84,7 @@ export default async function runs(bench) {
   bench.figure('runs_4_phases_to_predecessor', 'runs/s', rates.four, { ratio: 'to_predecessor', ratios: by('four', 'predecessor'), target: '>=10', targetOf: 'ratio' });
   bench.figure('runs_4_phases_committed_each', 'runs/s', rates.steps, { ratio: 'to_predecessor', ratios: by('steps', 'predecessor'), target: '>=6000' });
   bench.figure('runs_1_phase', 'runs/s', rates.one, { ratio: 'to_predecessor', ratios: by('one', 'predecessor'), target: '>=12000' });
+  bench.figure('runs_1_phase_to_predecessor', 'runs/s', rates.one, { ratio: 'to_predecessor', ratios: by('one', 'predecessor'), target: '>=10', targetOf: 'ratio' });
   bench.figure('runs_two_workers', 'runs/s', rates.two, { ratio: 'to_one_worker', ratios: by('two', 'four'), target: '>=1.5', targetOf: 'ratio' });
   bench.figure('predecessor_runs', 'runs/s', rates.predecessor);
   for (const name of ['graphile-worker', 'pg-boss'])
