@@ -42,6 +42,7 @@ class LimitedBuilder : public nlohmann::json_sax<Json> {
 
  private:
   Json* place(Json value) {
+    if (++values_ > reserved_) reserve_teardown(reserved_ = 2 * values_);
     if (open_.empty()) {
       root = std::move(value);
       return &root;
@@ -77,6 +78,8 @@ class LimitedBuilder : public nlohmann::json_sax<Json> {
   JsonLimits limits_;
   std::vector<Json*> open_;  ///< stable: only the innermost value grows
   std::string key_;
+  std::size_t values_ = 0;
+  std::size_t reserved_ = 0;
 };
 
 /// Length of the UTF-8 sequence at `at`, 0 when it is not a valid one (over-long, surrogate, above U+10FFFF, cut).

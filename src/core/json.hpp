@@ -1,6 +1,7 @@
 // JSON from outside: parsed under limits, read through checked accessors, written so that PostgreSQL takes it.
 #pragma once
 
+#include <climits>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,6 +18,9 @@ struct JsonLimits {
   int max_depth = 64;
   int max_keys = 1'000;  ///< per object
   std::size_t max_key_bytes = 256;
+
+  /// For what this extension itself has stored.
+  static JsonLimits none() { return {SIZE_MAX, INT_MAX, INT_MAX, SIZE_MAX}; }
 };
 
 /// Parses one document and nothing after it; a leading byte-order mark is skipped. Nothing on any violation of syntax,

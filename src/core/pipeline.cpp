@@ -55,14 +55,14 @@ bool holds(const Json& when, std::string_view env_type, std::string_view git_ref
 
 struct Definition {
   std::vector<PhaseFacts> phases;
-  std::vector<Json> when;
+  Json::array_t when;
   std::optional<DefinitionError> error;
 };
 
 /// Orders phases so that each stands after what it needs. False on a cycle; then `stuck` names a phase of it.
 bool order_by_needs(Definition& definition, std::string& stuck) {
   std::vector<PhaseFacts> ordered;
-  std::vector<Json> ordered_when;
+  Json::array_t ordered_when;
   std::set<std::string> placed;
   while (ordered.size() < definition.phases.size()) {
     bool progress = false;

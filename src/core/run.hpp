@@ -9,11 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include "core/json_value.hpp"
 
 namespace ops {
-
-using Json = nlohmann::json;
 
 /// Wall clock, for what is recorded. Never used to measure a wait.
 using WallTime = std::chrono::sys_time<std::chrono::microseconds>;

@@ -188,8 +188,7 @@ Statement requeue_statement(R"sql(
 
 Json json_of(const std::optional<std::string>& text) {
   if (!text) return nullptr;
-  Json parsed = Json::parse(*text, nullptr, false);
-  return parsed.is_discarded() ? Json(nullptr) : parsed;
+  return parse_json(*text, JsonLimits::none()).value_or(Json());
 }
 
 std::optional<WallTime> time_of(const std::optional<std::string>& microseconds) {

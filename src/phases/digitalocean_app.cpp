@@ -125,8 +125,8 @@ bool is_ours(const Json& spec, const std::string& token) {
 }
 
 /// The app's deployments that may be under way, newest first.
-std::vector<Json> current_deployments(const Json& app) {
-  std::vector<Json> found;
+Json::array_t current_deployments(const Json& app) {
+  Json::array_t found;
   for (const char* member : {"pending_deployment", "in_progress_deployment", "active_deployment"})
     if (app.contains(member) && app[member].is_object()) found.push_back(app[member]);
   return found;
@@ -204,17 +204,17 @@ Coroutine<> wait_for_others(PhaseContext& ctx, DigitaloceanClient& client, std::
 }
 
 /// The deployments that carry our marker, newest first; none when the app does not show any in time.
-Coroutine<std::vector<Json>> look_for_deployments(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
-                                                  std::string digest) {
+Coroutine<Json::array_t> look_for_deployments(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
+                                              std::string digest) {
   const SteadyTime end = ctx.steady_now() + config_duration(ctx, "/digitalocean/search_window", usual_search);
   const Millis pause = config_duration(ctx, "/digitalocean/poll_interval", usual_poll);
   for (;;) {
     const bool is_last = ctx.steady_now() >= end;
     const Json app = co_await client.app();
-    std::vector<Json> shown = current_deployments(app);
+    Json::array_t shown = current_deployments(app);
     const Json list = co_await client.get(client.app_url() + "/deployments?per_page=50", "the app's deployments");
     for (const Json& deployment : array_at(list, "/deployments")) shown.push_back(deployment);
-    std::vector<Json> ours;
+    Json::array_t ours;
     for (const Json& deployment : shown)
       if (is_ours(value_at(deployment, "/spec"), token) && std::ranges::none_of(ours, [&](const Json& known) {
             return text_at(known, "/id") == text_at(deployment, "/id");
@@ -236,7 +236,7 @@ Coroutine<std::vector<Json>> look_for_deployments(PhaseContext& ctx, Digitalocea
 /// {deployment_id} of the one that counts; nothing when there is none.
 Coroutine<std::optional<Json>> look_for_deployment(PhaseContext& ctx, DigitaloceanClient& client, std::string token,
                                                    std::string digest) {
-  const std::vector<Json> ours = co_await look_for_deployments(ctx, client, std::move(token), std::move(digest));
+  const Json::array_t ours = co_await look_for_deployments(ctx, client, std::move(token), std::move(digest));
   if (ours.empty()) co_return std::nullopt;
   const auto counts = [](const Json& deployment) {
     const std::string phase = optional_text_at(deployment, "/phase").value_or("UNKNOWN");
@@ -402,7 +402,7 @@ Coroutine<std::string> cancel_digitalocean_app(PhaseContext& ctx) {
     ids.push_back(text_at(record->outcome, "/deployment_id"));
   } else {
     const std::string token = run_token(ctx);
-    const std::vector<Json> ours = co_await look_for_deployments(ctx, client, token, std::string());
+    const Json::array_t ours = co_await look_for_deployments(ctx, client, token, std::string());
     for (const Json& deployment : ours) ids.push_back(text_at(deployment, "/id"));
   }
   if (ids.empty()) co_return std::string("DigitalOcean shows no deployment of this phase");

@@ -192,8 +192,8 @@ Coroutine<std::optional<Json>> GithubClient::get_if_changed(std::string url, std
   co_return conditional.last;
 }
 
-Coroutine<std::vector<Json>> GithubClient::get_list(std::string url, std::string member, std::string what) {
-  std::vector<Json> items;
+Coroutine<Json::array_t> GithubClient::get_list(std::string url, std::string member, std::string what) {
+  Json::array_t items;
   std::set<std::string> visited;
   const std::string origin = parse_url(api_url_).value_or(Url{}).origin();
   for (int page = 0; page < most_pages && visited.insert(url).second; ++page) {

@@ -43,7 +43,7 @@ class GithubClient {
   Coroutine<std::optional<Json>> get_if_changed(std::string url, std::string what, Conditional& conditional);
   /// All items of a paginated list, at most 100 pages, only pages of this service.
   /// @param member  name of the list in each page: "jobs"
-  Coroutine<std::vector<Json>> get_list(std::string url, std::string member, std::string what);
+  Coroutine<Json::array_t> get_list(std::string url, std::string member, std::string what);
   /// Follows the redirect to a short-lived signed URL, without credentials. The request's limits and response_file hold
   /// for the second hop. Statuses of either hop that are not 302 and 200 are returned.
   Coroutine<HttpResponse> download(std::string url, HttpRequest options);

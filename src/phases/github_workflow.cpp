@@ -74,10 +74,10 @@ std::string created_since(const PhaseContext& ctx) {
 }
 
 /// Runs of the workflow that carry our token in their name, oldest first.
-Coroutine<std::vector<Json>> find_runs(PhaseContext& ctx, GithubClient& github, std::string token) {
+Coroutine<Json::array_t> find_runs(PhaseContext& ctx, GithubClient& github, std::string token) {
   std::string url = workflow_url(ctx, github) +
                     "/runs?event=workflow_dispatch&per_page=100&created=" + percent_encode(">=" + created_since(ctx));
-  std::vector<Json> runs = co_await github.get_list(std::move(url), "workflow_runs", "the workflow's runs");
+  Json::array_t runs = co_await github.get_list(std::move(url), "workflow_runs", "the workflow's runs");
   std::erase_if(runs, [&](const Json& run) {
     const Json& title = value_at(run, "/display_title");
     return !title.is_string() || title.get_ref<const std::string&>().find("[" + token + "]") == std::string::npos;
@@ -117,7 +117,7 @@ bool leaves_nothing(const PhaseContext& ctx, const Json& run) {
 
 /// Several runs carry our token. The oldest is kept where all others can be stopped and leave nothing; else nobody can
 /// tell which of them counts.
-Coroutine<Json> kept_of(PhaseContext& ctx, GithubClient& github, std::vector<Json> runs) {
+Coroutine<Json> kept_of(PhaseContext& ctx, GithubClient& github, Json::array_t runs) {
   const auto decide_unless_harmless = [&] {
     if (std::all_of(runs.begin() + 1, runs.end(), [&](const Json& run) { return leaves_nothing(ctx, run); })) return;
     std::string all;
@@ -139,13 +139,12 @@ Coroutine<Json> kept_of(PhaseContext& ctx, GithubClient& github, std::vector<Jso
 }
 
 /// Runs of a dispatch whose answer named none. @param patience  how long an absent run may still appear
-Coroutine<std::vector<Json>> look_for_runs(PhaseContext& ctx, GithubClient& github, std::string token,
-                                           Millis patience) {
+Coroutine<Json::array_t> look_for_runs(PhaseContext& ctx, GithubClient& github, std::string token, Millis patience) {
   const SteadyTime end = ctx.steady_now() + patience;
   for (Millis pause = config_duration(ctx, "/github/poll_interval", seconds{5}) / 2;;
        pause = std::min<Millis>(pause * 2, seconds{40})) {
     const bool is_last = ctx.steady_now() >= end;
-    std::vector<Json> runs = co_await find_runs(ctx, github, token);
+    Json::array_t runs = co_await find_runs(ctx, github, token);
     if (!runs.empty() || is_last) co_return runs;
     co_await ctx.sleep_until(std::max(ctx.steady_now(), std::min(ctx.steady_now() + pause, end)));
   }
@@ -153,7 +152,7 @@ Coroutine<std::vector<Json>> look_for_runs(PhaseContext& ctx, GithubClient& gith
 
 Coroutine<std::optional<Json>> look_for_run(PhaseContext& ctx, GithubClient& github, std::string token,
                                             Millis patience) {
-  std::vector<Json> runs = co_await look_for_runs(ctx, github, std::move(token), patience);
+  Json::array_t runs = co_await look_for_runs(ctx, github, std::move(token), patience);
   if (runs.empty()) co_return std::nullopt;
   if (runs.size() == 1) co_return dispatched(runs[0]);
   Json kept = co_await kept_of(ctx, github, std::move(runs));
@@ -233,7 +232,7 @@ Coroutine<Json> dispatch(PhaseContext& ctx, GithubClient& github, std::string to
   co_return ctx.remember("dispatched_run", *found);
 }
 
-void tell_progress(PhaseContext& ctx, const std::vector<Json>& jobs) {
+void tell_progress(PhaseContext& ctx, const Json::array_t& jobs) {
   for (const Json& job : jobs) {
     const std::string id = std::to_string(integer_at(job, "/id"));
     const std::string name = clean_text(text_at(job, "/name"), 200);
@@ -261,7 +260,7 @@ void tell_progress(PhaseContext& ctx, const std::vector<Json>& jobs) {
   }
 }
 
-PhaseError build_failure(const Json& run, const std::vector<Json>& jobs) {
+PhaseError build_failure(const Json& run, const Json::array_t& jobs) {
   const std::string conclusion = optional_text_at(run, "/conclusion").value_or("unknown");
   std::string where = optional_text_at(run, "/html_url").value_or("");
   std::string what = "the workflow ended with " + conclusion;
@@ -290,7 +289,7 @@ bool is_known_status(std::string_view status) {
 }
 
 /// Follows the run to its end. Returns the jobs of its last attempt.
-Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std::int64_t run_id) {
+Coroutine<Json::array_t> follow(PhaseContext& ctx, GithubClient& github, std::int64_t run_id) {
   const Millis poll = config_duration(ctx, "/github/poll_interval", usual_poll);
   const SteadyTime slower_from = ctx.steady_now() + quick_polling;
   Conditional conditional;
@@ -313,7 +312,7 @@ Coroutine<std::vector<Json>> follow(PhaseContext& ctx, GithubClient& github, std
           Level::warn,
           "the workflow run has the unknown status \"" + clean_text(status, 60) + "\"; it is taken as not finished",
           Json::object(), "status:" + clean_text(status, 60));
-    std::vector<Json> jobs;
+    Json::array_t jobs;
     // Steps move without the run changing, so the jobs are read each time while it runs.
     if (status == "in_progress" || status == "completed") {
       url += "/jobs?filter=latest&per_page=100";
@@ -337,7 +336,7 @@ Coroutine<std::optional<Json>> build_result(PhaseContext& ctx, GithubClient& git
                                             std::string token) {
   const std::string name = "build-result-" + token;
   std::string url = run_url(github, run_id) + "/artifacts?name=" + percent_encode(name) + "&per_page=100";
-  std::vector<Json> artifacts = co_await github.get_list(std::move(url), "artifacts", "artifacts of the workflow run");
+  Json::array_t artifacts = co_await github.get_list(std::move(url), "artifacts", "artifacts of the workflow run");
   std::erase_if(artifacts, [&](const Json& artifact) {
     return text_at(artifact, "/name") != name || value_at(artifact, "/expired") == true;
   });
@@ -456,7 +455,7 @@ Coroutine<Json> perform_github_workflow(PhaseContext& ctx) {
   const std::int64_t run_id = integer_at(outcome, "/workflow_run_id");
   ctx.event(Level::info, "workflow run " + std::to_string(run_id) + " dispatched", outcome, "dispatched");
 
-  const std::vector<Json> jobs = co_await follow(ctx, github, run_id);
+  const Json::array_t jobs = co_await follow(ctx, github, run_id);
   outcome["jobs"] = Json::array();
   for (const Json& job : jobs)
     outcome["jobs"].push_back({{"id", integer_at(job, "/id")}, {"name", clean_text(text_at(job, "/name"), 200)}});
@@ -482,7 +481,7 @@ Coroutine<std::string> cancel_github_workflow(PhaseContext& ctx) {
     ids.push_back(integer_at(*remembered, "/workflow_run_id"));
   } else {
     const std::string token = run_token(ctx);
-    const std::vector<Json> runs = co_await look_for_runs(ctx, github, token, search_window(ctx));
+    const Json::array_t runs = co_await look_for_runs(ctx, github, token, search_window(ctx));
     for (const Json& run : runs) ids.push_back(integer_at(run, "/id"));
   }
   if (ids.empty()) co_return std::string("GitHub shows no workflow run of this phase");

@@ -12,6 +12,7 @@ rm -f /tmp/ops_format.$$
 git grep -nE '#include *[<"](postgres|fmgr|executor/|utils/|curl/|pg/|http/)' -- src/core src/phases && wrong "core and phases must stay pure"
 git grep -nE '#include *[<"](postgres|pg/)' -- src/http && wrong "http does not know the server"
 git grep -nE 'PG_VERSION_NUM' -- src ':!src/pg/compat.hpp' && wrong "version checks live in compat.hpp"
+git grep -nF 'vector<Json>' -- src ':!src/core/json_value.hpp' && wrong "a list of JSON values is a Json::array_t: see src/core/json_value.hpp"
 duplicates=$(git ls-files 'src/*.cpp' | xargs -n1 basename | sort | uniq -d)
 [ -z "$duplicates" ] || wrong "base names of sources are not unique: $duplicates"
 for script in sql/*.sql; do

@@ -14,7 +14,7 @@ Coroutine<std::string> nothing_outside(PhaseContext&) {
 Coroutine<Json> read_list(PhaseContext& ctx) {
   GithubClient github(ctx);
   std::string url = github.repository_url() + "/things?per_page=100";
-  const std::vector<Json> items = co_await github.get_list(std::move(url), "things", "the things");
+  const Json::array_t items = co_await github.get_list(std::move(url), "things", "the things");
   co_return Json{{"count", items.size()}};
 }
 Coroutine<Json> read_twice(PhaseContext& ctx) {
