@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
 #include "core/credential.hpp"
+#include "core/crypto.hpp"
 #include "core/crypto.hpp"
 #include "core/redact.hpp"
 #include "http/transfer.hpp"
@@ -51,6 +53,8 @@ HttpClient::HttpClient(Settings settings, SecretSource& secrets, const Clock& cl
   static std::once_flag initialised;
   std::call_once(initialised, [] {
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) throw std::runtime_error("libcurl cannot be initialised");
+    // OpenSSL makes its tables at their first use, and where that failed half way it follows null pointers at the next.
+    (void)sha256_hex({});
     // Without an asynchronous resolver a slow name server would hold up the whole worker.
     if ((curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS) == 0)
       throw std::runtime_error("this libcurl has no asynchronous name resolution");
@@ -138,10 +142,14 @@ void HttpClient::finish(TransferId id, HttpResponse response) {
 
 void HttpClient::advance() {
   const SignalsBlocked blocked;
-  int running = 0;
+  const auto go_on = [this](curl_socket_t socket, int what) {
+    int running = 0;
+    // A transfer may have lost its socket: it would be heard of only when its time is over.
+    if (curl_multi_socket_action(multi_, socket, what, &running) == CURLM_OUT_OF_MEMORY) throw std::bad_alloc();
+  };
   if (curl_deadline_ && *curl_deadline_ <= clock_.steady_now()) {
     curl_deadline_.reset();
-    curl_multi_socket_action(multi_, CURL_SOCKET_TIMEOUT, 0, &running);
+    go_on(CURL_SOCKET_TIMEOUT, 0);
   }
   epoll_event events[64];
   const int count = epoll_wait(epoll_, events, 64, 0);
@@ -150,7 +158,7 @@ void HttpClient::advance() {
     if ((events[i].events & (EPOLLIN | EPOLLHUP)) != 0) what |= CURL_CSELECT_IN;
     if ((events[i].events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
     if ((events[i].events & EPOLLERR) != 0) what |= CURL_CSELECT_ERR;
-    curl_multi_socket_action(multi_, events[i].data.fd, what, &running);
+    go_on(events[i].data.fd, what);
   }
   collect();
 }

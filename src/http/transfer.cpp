@@ -98,7 +98,7 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
       return refuse(TransportFailure::refused_by_rule, "header \"" + header.name.substr(0, 40) + "\" holds a line end");
 
   handle_ = curl_easy_init();
-  if (handle_ == nullptr) return refuse(TransportFailure::connect, "out of memory");
+  if (handle_ == nullptr) return refuse(TransportFailure::exhausted, "out of memory");
   if (request_.body_file) {
     body_file_ = std::fopen(request_.body_file->path().c_str(), "rbe");
     if (body_file_ == nullptr)
@@ -111,8 +111,10 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
     response_hash_.emplace();
   }
 
+  bool out_of_memory = false;
   const auto add_header = [&](const std::string& line) {
     curl_slist* longer = curl_slist_append(header_list_, line.c_str());
+    out_of_memory |= longer == nullptr;
     if (longer != nullptr) header_list_ = longer;
   };
   for (const Header& header : request_.headers)
@@ -122,7 +124,9 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
       std::ranges::any_of(request_.headers, [](const Header& h) { return lower(h.name) == "content-type"; });
   if (!typed) add_header("Content-Type:");  // curl would add a form's
 
-  const auto set = [&](auto option, auto value) { curl_easy_setopt(handle_, option, value); };
+  const auto set = [&](auto option, auto value) {
+    out_of_memory |= curl_easy_setopt(handle_, option, value) == CURLE_OUT_OF_MEMORY;
+  };
   set(CURLOPT_PRIVATE, static_cast<void*>(this));
   set(CURLOPT_URL, request_.url.c_str());
   set(CURLOPT_HTTPHEADER, header_list_);
@@ -156,6 +160,8 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
   set(CURLOPT_OPENSOCKETDATA, static_cast<void*>(this));
   set(CURLOPT_PREREQFUNCTION, Callbacks::before_send);
   set(CURLOPT_PREREQDATA, static_cast<void*>(this));
+  // Never without a header, a CA file or a limit that found no room.
+  if (out_of_memory) return refuse(TransportFailure::exhausted, "out of memory");
   if (!set_body()) return refuse(TransportFailure::scratch_file, "body file cannot be read");
   return std::nullopt;
 }
