@@ -11,6 +11,27 @@ void copy_cut(char* to, std::size_t size, const char* from) noexcept {
   to[length] = '\0';
 }
 
+ErrorData* take_error(MemoryContext context) {
+  ErrorData* volatile copy = nullptr;
+  MemoryContextSwitchTo(context);
+  PG_TRY();
+  {
+    copy = CopyErrorData();
+  }
+  PG_CATCH();
+  {
+    MemoryContextSwitchTo(context);
+  }
+  PG_END_TRY();
+  FlushErrorState();
+  return const_cast<ErrorData*>(copy);
+}
+
+void throw_error(ErrorData* error) {
+  if (error == nullptr) throw std::bad_alloc();
+  throw PgError(error);
+}
+
 void raise(const Raise& raise) {
   if (raise.server_error != nullptr) ReThrowError(raise.server_error);
   ereport(ERROR, (errcode(raise.sqlstate), errmsg_internal("%s", raise.message),

@@ -55,6 +55,12 @@ class SqlError : public std::exception {
   std::string message_, detail_, hint_;
 };
 
+namespace detail {
+/// The current server error as memory of that context, or nothing when there is no memory for it. Ends the error state.
+ErrorData* take_error(MemoryContext context);
+[[noreturn]] void throw_error(ErrorData* error);
+}  // namespace detail
+
 /// Calls `call`, which may raise server errors, and turns one into a thrown PgError. `call` and everything it keeps
 /// alive must be trivially destructible; its result too.
 template <class F>
@@ -64,6 +70,7 @@ auto guarded(F&& call) -> std::invoke_result_t<F> {
                 "a result with a destructor would be skipped by a server error");
   const MemoryContext caller_context = CurrentMemoryContext;
   ErrorData* volatile error = nullptr;
+  volatile bool failed = false;
   if constexpr (std::is_void_v<Result>) {
     PG_TRY();
     {
@@ -71,12 +78,11 @@ auto guarded(F&& call) -> std::invoke_result_t<F> {
     }
     PG_CATCH();
     {
-      MemoryContextSwitchTo(caller_context);
-      error = CopyErrorData();
-      FlushErrorState();
+      failed = true;
+      error = detail::take_error(caller_context);
     }
     PG_END_TRY();
-    if (error != nullptr) throw PgError(const_cast<ErrorData*>(error));
+    if (failed) detail::throw_error(const_cast<ErrorData*>(error));
   } else {
     // Raw storage: survives the long jump without a constructor that the compiler could move around.
     alignas(Result) unsigned char storage[sizeof(Result)];  // NOLINT(bugprone-sizeof-expression): also for pointers
@@ -86,12 +92,11 @@ auto guarded(F&& call) -> std::invoke_result_t<F> {
     }
     PG_CATCH();
     {
-      MemoryContextSwitchTo(caller_context);
-      error = CopyErrorData();
-      FlushErrorState();
+      failed = true;
+      error = detail::take_error(caller_context);
     }
     PG_END_TRY();
-    if (error != nullptr) throw PgError(const_cast<ErrorData*>(error));
+    if (failed) detail::throw_error(const_cast<ErrorData*>(error));
     return *std::launder(reinterpret_cast<Result*>(storage));
   }
 }

@@ -126,10 +126,10 @@ SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count
 
 }  // namespace
 
-Rows Statement::run(const std::vector<Argument>& arguments) {
-  if (plan_ == nullptr) plan_ = in_store([&] { return prepare(sql_, arguments.data(), arguments.size()); });
+Rows Statement::run(std::initializer_list<Argument> arguments) {
+  if (plan_ == nullptr) plan_ = in_store([&] { return prepare(sql_, arguments.begin(), arguments.size()); });
   SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_);
-  const RawRows raw = in_store([&] { return run_plan(plan, arguments.data(), arguments.size()); });
+  const RawRows raw = in_store([&] { return run_plan(plan, arguments.begin(), arguments.size()); });
   std::vector<std::optional<std::string>> cells(raw.rows * raw.columns);
   for (std::size_t i = 0; i < cells.size(); ++i)
     if (raw.cells[i] != nullptr) cells[i] = raw.cells[i];
@@ -176,7 +176,7 @@ void abort_open_transaction() noexcept {
       if (IsTransactionState() || IsAbortedTransactionBlockState()) AbortCurrentTransaction();
       pgstat_report_activity(STATE_IDLE, nullptr);
     });
-  } catch (const PgError&) {
+  } catch (const std::exception&) {
     // Aborting failed: the next StartTransactionCommand reports it.
   }
 }

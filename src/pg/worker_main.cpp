@@ -242,7 +242,17 @@ class Worker {
         loop_({store_, http_, clock_, random_, scratch_files_, crash_mark_}, default_catalog(), worker_id_,
               loop_settings(), [](const std::string& problem) { report(problem); }) {}
 
-  /// Returns when the extension is gone or disarmed.
+  ~Worker() {
+    MemoryContextSwitchTo(TopMemoryContext);
+    MemoryContextDelete(turn_context_);
+    if (events_ != nullptr) FreeWaitEventSet(events_);
+  }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  bool has_turned() const { return has_turned_; }
+
+  /// Returns when the extension is gone or disarmed. @throws std::bad_alloc  what it has in memory cannot be trusted
   void run() {
     events_ = guarded([&] {
       WaitEventSet* events = compat::create_wait_event_set(3);
@@ -260,6 +270,9 @@ class Worker {
       try {
         more = loop_.turn();
         http_.advance();
+        has_turned_ = true;
+      } catch (const std::bad_alloc&) {
+        throw;  // the loop may have lost what it was about to do
       } catch (const std::exception& error) {
         abort_open_transaction();
         report(error.what());
@@ -402,7 +415,25 @@ class Worker {
   std::optional<SteadyTime> next_due_;
   std::uint64_t published_commits_ = 0;
   std::string shown_activity_;
+  bool has_turned_ = false;
 };
+
+/// Where memory runs out, the runs are dropped from it and taken up again, as after a restart. The process ends only
+/// when that comes to nothing: then the launcher waits longer and longer.
+void work(const std::string& worker_id) {
+  for (bool done = false; !done;) {
+    Worker worker(worker_id);
+    try {
+      worker.run();
+      done = true;
+    } catch (const std::bad_alloc&) {
+      abort_open_transaction();
+      if (!worker.has_turned()) throw;
+      note_error(MyDatabaseId, "out of memory");
+      guarded([] { ereport(LOG, (errmsg("ops_runner worker: out of memory; its runs are taken up again"))); });
+    }
+  }
+}
 
 /// Sleeps until a bell asks for a look or the poll interval is over.
 void wait_for_look() {
@@ -459,8 +490,7 @@ void run_worker() {
           LWLockRelease(state->lock);
         }
         set_state(WorkerState::working);
-        Worker worker(worker_id);
-        worker.run();
+        work(worker_id);
         // A new life has a new identity: leave, and let the launcher start one if it is still wanted.
         end_state = look_at_database() == Standing::absent ? WorkerState::none : WorkerState::backing_off;
         return;
