@@ -2,13 +2,13 @@
 
 #ifdef OPS_FAULTS
 
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
-#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -23,13 +23,11 @@ namespace {
 
 constexpr const char* fault_file = "ops_faults";
 
-/// Allocations left until one fails; 0: none fails.
-long allocations_left = 0;
-
 struct Fault {
   std::string point;
   std::string action;
   long number = 0;
+  long more = 0;
   std::string run_id;
   bool always = false;
 };
@@ -44,6 +42,7 @@ Fault parse(const std::string& line) {
   }
   for (std::string word; words >> word;) {
     if (word.starts_with("run=")) fault.run_id = word.substr(4);
+    if (word.starts_with("more=")) fault.more = std::stol(word.substr(5));
     if (word == "always") fault.always = true;
   }
   return fault;
@@ -63,7 +62,10 @@ void carry_out(const Fault& fault) {
   } else if (fault.action == "segv") {
     *static_cast<volatile int*>(nullptr) = 1;
   } else if (fault.action == "oom") {
-    allocations_left = fault.number;
+    using FailMemory = void (*)(long nth, long more);
+    const auto fail_memory = reinterpret_cast<FailMemory>(dlsym(RTLD_DEFAULT, "fail_memory"));
+    if (fail_memory == nullptr) throw std::runtime_error("test/t/fail_memory.c is not preloaded");
+    fail_memory(fault.number, fault.more);
   }
 }
 
@@ -98,18 +100,5 @@ void install_faults() {
   stop_point_action = act;
 }
 }  // namespace ops::pg
-
-/// The counting allocator of this library; the server's own memory contexts do not pass here.
-void* operator new(std::size_t size) {
-  if (allocations_left > 0 && --allocations_left == 0) throw std::bad_alloc();
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
 
 #endif

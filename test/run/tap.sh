@@ -42,6 +42,7 @@ pgxs=$(dirname "$("$pg_config" --pgxs)")/..
 cp -r "$top/test/t" "$work/t"
 cp "$top/ops_runner.so" "$work/release.so"
 chmod -R a+rX "$work/t" "$work/release.so"
+export OPS_INCLUDE=$("$pg_config" --includedir-server)
 export PATH=$bin:$PATH PG_REGRESS=$pgxs/test/regress/pg_regress OPS_RELEASE=$work/release.so OPS_SECRETS=$work/secrets
 
 status=0
