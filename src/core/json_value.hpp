@@ -2,11 +2,9 @@
 // not throw. Two of them get it from reserves where the heap has none left:
 //
 // - A destructor takes a value apart by moving what is nested onto a stack. Failing there ends the process, and with it
-// the
-//   whole server. The stack's reserve grows with the documents that are read (reserve_teardown).
+//   the whole server. The stack's reserve grows with the documents that are read (reserve_teardown).
 // - A null that becomes an object or a list is marked as one before its container exists. Failing there leaves a value
-// whose
-//   destructor follows a null pointer. Containers, not their elements, have a reserve of a fixed number.
+//   whose destructor follows a null pointer. Containers, not their elements, have a reserve of a fixed number.
 #pragma once
 
 #include <cstddef>

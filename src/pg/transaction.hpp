@@ -45,8 +45,8 @@ class Rows {
 class Statement {
  public:
   explicit constexpr Statement(const char* sql) : sql_(sql) {}
-  /// Inside a Transaction only. The arguments are never copied: a std::variant of g++ 12 that fails to copy a string jumps
-  /// to nowhere. @throws PgError
+  /// Inside a Transaction only. The arguments are never copied: a std::variant of g++ 12 that fails to copy a string
+  /// jumps to nowhere. @throws PgError
   Rows run(std::initializer_list<Argument> arguments);
 
  private:
