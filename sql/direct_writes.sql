@@ -17,6 +17,14 @@ SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) VAL
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, finished_at) VALUES ('acme', 'acme-prod', '0123abc', 'main', 'success', now())$$);
 SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, metadata) VALUES ('acme', 'acme-prod', '0123abc', 'main', '{"phases": []}')$$);
 SELECT t.error($$INSERT INTO ops.runs (run_id, project_id, env_id, git_sha, git_ref) VALUES ('x', 'acme', 'acme-prod', '0123abc', 'main')$$);
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, priority, idempotency_key, origin_kind) VALUES $$ || wrong)
+  FROM unnest(ARRAY[$$('acme', 'acme-prod', '0123ABC', 'main', 0, NULL, NULL)$$, $$('acme', 'acme-prod', '0123abc', '', 0, NULL, NULL)$$,
+    $$('acme', 'acme-prod', '0123abc', 'main', 1001, NULL, NULL)$$, $$('acme', 'acme-prod', '0123abc', 'main', 0, '', NULL)$$,
+    $$('acme', 'acme-prod', '0123abc', 'main', 0, NULL, 'retry')$$]) AS wrong;
+-- What a run was queued for stays.
+SELECT t.error('UPDATE ops.runs SET ' || change)
+  FROM unnest(ARRAY['git_sha = ''fffffff''', 'git_ref = ''other''', 'priority = 7', 'env_id = ''acme-dev''', 'idempotency_key = ''k''']) AS change;
+UPDATE ops.runs SET git_ref = git_ref;
 
 -- Park, go on, end.
 UPDATE ops.runs SET status = 'waiting', waiting_for = 'freeze' WHERE env_id = 'acme-dev';
