@@ -130,13 +130,13 @@ test('F52 a host that no route leads to is tried until there is one', { skip }, 
   await succeeded(runId);
 });
 
-test('F56 a line of 64 kbit/s that loses three of ten packets changes nothing but the time', { skip: skip || Namespace.lineMissing() }, async () => {
+test('F56 a line of 64 kbit/s that loses three of ten exchanges changes nothing but the time', { skip: skip || Namespace.lineMissing() }, async () => {
   namespace.makeLineBad();
   let lost;
   let runId;
   try {
     runId = await world.queue(await world.environment('loss', { smoke: { timeout: '2 min', interval: '50 ms', consecutive_passes: 1, checks: [] } }));
-    const run = await world.finished(runId, '4 min');
+    const run = await world.finished(runId, '6 min');
     assert.equal(run.status, 'success', JSON.stringify(await world.error(runId)));
   } finally {
     lost = namespace.mendLine();

@@ -17,14 +17,14 @@ mount --bind "$OPS_NS/resolv.conf" /etc/resolv.conf
 ip link set lo up
 exec "$@"`;
 
-// A line of 64 kbit/s that loses three of ten packets of every connection, each way.
+// A line of 64 kbit/s that loses 15 of 100 packets each way, and with them three of ten exchanges.
 const badLine = `ip link set lo mtu 1500 up
 tc qdisc add dev lo root tbf rate 64kbit burst 4kb latency 400ms
 nft -f - <<'end'
 table inet loss {
   chain input {
     type filter hook input priority 0
-    meta l4proto tcp numgen random mod 10 < 3 counter drop
+    meta l4proto tcp numgen random mod 20 < 3 counter drop
   }
 }
 end`;
