@@ -25,9 +25,7 @@ $$;
 COMMENT ON FUNCTION ops._find_ready() IS 'Finds the oldest ready run of each priority in the whole queue and notes it for claims, with the next run whose time has not come; whether one is ready';
 
 CREATE FUNCTION ops._take_slots(p_worker_id text, p_limit int) RETURNS text[]
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  -- The tables are small at one time and large at another; a plan made when they were small must not read them whole.
-  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   v_left int := p_limit;
   v_window int := p_limit;
@@ -86,27 +84,46 @@ BEGIN
      CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
                          OFFSET 0 FOR UPDATE SKIP LOCKED) r;
 
-    -- Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
-    -- cost their product.
-    WITH wanted AS (
-      SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
-        FROM unnest(v_runs, v_envs) WITH ORDINALITY AS w(run_id, env_id, place)
-       WHERE w.run_id = ANY (v_still_queued) AND w.env_id = ANY (v_open_envs)
-       GROUP BY w.env_id),
-    taken AS (
-      INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
-      SELECT w.env_id, f.slot_no, w.runs[f.turn], p_worker_id
-        FROM wanted w
-        JOIN ops.environments e ON e.env_id = w.env_id
-       CROSS JOIN LATERAL (
-         SELECT n.slot_no, row_number() OVER () AS turn
-           FROM generate_series(1, e.max_active_runs) AS n(slot_no)
-          WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = w.env_id AND s.slot_no = n.slot_no)
-          LIMIT least(cardinality(w.runs),
-                      greatest(0, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = w.env_id)))) f
-       ORDER BY w.places[f.turn] LIMIT v_left
-      ON CONFLICT DO NOTHING RETURNING run_id)
-    SELECT coalesce(array_agg(t.run_id), '{}') INTO v_won FROM taken t;
+    IF cardinality(v_runs) = 1 THEN
+      -- The usual case on a quiet day; without sets it takes a third of the time.
+      v_won := '{}';
+      IF v_open_envs = v_envs AND v_still_queued = v_runs THEN
+        INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
+        SELECT e.env_id, n.slot_no, v_runs[1], p_worker_id
+          FROM ops.environments e
+         CROSS JOIN LATERAL generate_series(1, e.max_active_runs) AS n(slot_no)
+         WHERE e.env_id = v_envs[1]
+           AND (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = v_envs[1]) < e.max_active_runs
+           AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = v_envs[1] AND s.slot_no = n.slot_no)
+         LIMIT 1
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+          v_won := v_runs;
+        END IF;
+      END IF;
+    ELSE
+      -- Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
+      -- cost their product.
+      WITH wanted AS (
+        SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
+          FROM unnest(v_runs, v_envs) WITH ORDINALITY AS w(run_id, env_id, place)
+         WHERE w.run_id = ANY (v_still_queued) AND w.env_id = ANY (v_open_envs)
+         GROUP BY w.env_id),
+      taken AS (
+        INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
+        SELECT w.env_id, f.slot_no, w.runs[f.turn], p_worker_id
+          FROM wanted w
+          JOIN ops.environments e ON e.env_id = w.env_id
+         CROSS JOIN LATERAL (
+           SELECT n.slot_no, row_number() OVER () AS turn
+             FROM generate_series(1, e.max_active_runs) AS n(slot_no)
+            WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = w.env_id AND s.slot_no = n.slot_no)
+            LIMIT least(cardinality(w.runs),
+                        greatest(0, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = w.env_id)))) f
+         ORDER BY w.places[f.turn] LIMIT v_left
+        ON CONFLICT DO NOTHING RETURNING run_id)
+      SELECT coalesce(array_agg(t.run_id), '{}') INTO v_won FROM taken t;
+    END IF;
     DELETE FROM ops.run_queue q WHERE q.run_id = ANY (v_won);
     v_claimed := v_claimed || v_won;
     v_left := v_left - cardinality(v_won);
@@ -155,7 +172,10 @@ COMMENT ON FUNCTION ops._take_slots(text, int) IS
 
 CREATE FUNCTION ops._claim_runs(p_worker_id text, p_limit int, p_claimed_role name DEFAULT NULL, p_lease interval DEFAULT NULL)
   RETURNS SETOF ops.runs
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  -- The tables are small at one time and large at another; a plan made when they were small must not read them whole. The
+  -- worker of this server has these settings in its session.
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
   v_claimed text[] := ops._take_slots(p_worker_id, p_limit);
 BEGIN

@@ -36,7 +36,8 @@ Statement facts_statement(R"sql(
          CASE WHEN $2 THEN r.attempt + 1 ELSE r.attempt END, CASE WHEN $2 THEN 'claimed' ELSE r.status END,
          r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
          r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
-         (extract(epoch FROM r.queued_at) * 1000000)::bigint
+         (extract(epoch FROM r.queued_at) * 1000000)::bigint,
+         CASE WHEN $2 THEN (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = r.run_id) END
     FROM unnest($1::text[]) AS u(run_id)
    CROSS JOIN LATERAL (SELECT * FROM ops.runs r WHERE r.run_id = u.run_id OFFSET 0) r
     JOIN ops.environments e ON e.env_id = r.env_id
@@ -196,14 +197,17 @@ std::optional<WallTime> time_of(const std::optional<std::string>& microseconds) 
   return WallTime{std::chrono::microseconds{std::stoll(*microseconds)}};
 }
 
+/// seq of the newest event of a run.
+using LastEvents = std::map<std::string, std::int64_t>;
+
 /// Runs that were locked, with what their phases need to know.
-/// @param newly_claimed  they get a claim token and another attempt, which are in no table yet
-std::vector<ClaimedRun> read_runs(const Rows& locked, bool newly_claimed) {
+/// @param claimed  of a new claim: each run gets a claim token and another attempt, which are in no table yet; filled
+std::vector<ClaimedRun> read_runs(const Rows& locked, LastEvents* claimed) {
   std::vector<ClaimedRun> runs;
   if (locked.size() == 0) return runs;
   TextColumn ids;
   for (std::size_t i = 0; i < locked.size(); ++i) ids.emplace_back(locked.text(i, 0));
-  const Rows rows = facts_statement.run({std::move(ids), newly_claimed});
+  const Rows rows = facts_statement.run({std::move(ids), claimed != nullptr});
   // A claim without its facts would be held for ever and performed by nobody: better none at all.
   if (rows.size() != locked.size())
     throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(locked.size()) +
@@ -227,6 +231,7 @@ std::vector<ClaimedRun> read_runs(const Rows& locked, bool newly_claimed) {
     run.cancel_reason = rows.text(i, 13);
     run.facts.look_first = rows.is_true(i, 14);
     run.facts.queued_at = time_of(rows.at(i, 15));
+    if (claimed != nullptr) claimed->emplace(run.facts.run_id, rows.integer(i, 16));
   }
   return runs;
 }
@@ -293,9 +298,11 @@ class RunTransaction final : public StoreTransaction {
 
   std::vector<ClaimedRun> claim(int limit) override {
     const Rows taken = take_slots_statement.run({worker_id_, limit});
-    std::vector<ClaimedRun> runs = read_runs(taken, true);
+    LastEvents last;
+    std::vector<ClaimedRun> runs = read_runs(taken, &last);
     read_history(runs);
-    for (const ClaimedRun& run : runs) open_claims_.emplace(run.facts.run_id, run.claim_token);
+    for (const ClaimedRun& run : runs)
+      open_claims_.emplace(run.facts.run_id, OpenClaim{run.claim_token, last.at(run.facts.run_id)});
     return runs;
   }
 
@@ -333,14 +340,18 @@ class RunTransaction final : public StoreTransaction {
   }
 
  private:
+  struct OpenClaim {
+    std::string token;
+    std::int64_t last_event;
+  };
   using Ours = std::set<std::string>;  ///< runs whose claim token is valid; they are locked
 
   void complete_claims() {
     if (open_claims_.empty()) return;
     TextColumn run_id, claim_token;
-    for (const auto& [id, token] : open_claims_) {
+    for (const auto& [id, claim] : open_claims_) {
       run_id.emplace_back(id);
-      claim_token.emplace_back(token);
+      claim_token.emplace_back(claim.token);
     }
     complete_claims_statement.run({std::move(run_id), std::move(claim_token), worker_id_});
     open_claims_.clear();
@@ -386,20 +397,26 @@ class RunTransaction final : public StoreTransaction {
     return ids;
   }
 
-  /// The seq of the newest event of each run that has told something.
-  static std::map<std::string, std::int64_t> last_events(const std::vector<RunWrites>& writes, const Ours& ours) {
+  /// Of each run that has told something.
+  LastEvents last_events(const std::vector<RunWrites>& writes, const Ours& ours) const {
     TextColumn run_id;
-    for (const RunWrites& write : writes)
-      if (!write.events.empty() && ours.contains(write.run_id)) run_id.emplace_back(write.run_id);
-    std::map<std::string, std::int64_t> last;
+    LastEvents last;
+    for (const RunWrites& write : writes) {
+      if (write.events.empty() || !ours.contains(write.run_id)) continue;
+      const auto claim = open_claims_.find(write.run_id);
+      if (claim == open_claims_.end())
+        run_id.emplace_back(write.run_id);
+      else
+        last.emplace(write.run_id, claim->second.last_event);
+    }
     if (run_id.empty()) return last;
     const Rows rows = last_events_statement.run({std::move(run_id)});
     for (std::size_t i = 0; i < rows.size(); ++i) last.emplace(rows.text(i, 0), rows.integer(i, 1));
     return last;
   }
 
-  static void record_events(const std::vector<RunWrites>& writes, const Ours& ours) {
-    const std::map<std::string, std::int64_t> last = last_events(writes, ours);
+  void record_events(const std::vector<RunWrites>& writes, const Ours& ours) const {
+    const LastEvents last = last_events(writes, ours);
     if (last.empty()) return;
     TextColumn run_id, level, message, payload, phase, event_key;
     IntColumn seq;
@@ -489,7 +506,7 @@ class RunTransaction final : public StoreTransaction {
   }
 
   const std::string& worker_id_;
-  std::map<std::string, std::string> open_claims_;  ///< token by run: claimed here and not yet recorded
+  std::map<std::string, OpenClaim> open_claims_;  ///< by run: claimed here and not yet recorded
   Transaction transaction_;
 };
 
@@ -510,7 +527,7 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   const Rows slots = take_over_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
-  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}), false);
+  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}), nullptr);
   read_history(runs);
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;

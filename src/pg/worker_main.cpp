@@ -138,6 +138,7 @@ void pin_session_settings() {
       // read it whole later, and planning anew for each list would cost more than the statement.
       {"plan_cache_mode", "force_generic_plan"},
       {"enable_seqscan", "off"},
+      {"enable_bitmapscan", "off"},
       {"enable_hashjoin", "off"},
       {"enable_mergejoin", "off"},
       {"enable_material", "off"},
