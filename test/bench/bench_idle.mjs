@@ -1,5 +1,5 @@
 // Target 7: what a worker without work costs, with the safety check as it is set by default and with one an hour.
-import { configure, connect, Database, letRun, processFacts, sleep } from './harness.mjs';
+import { configure, connect, Database, letRun, processFacts, sleep, until } from './harness.mjs';
 
 async function idleFor(seconds, pollInterval) {
   await configure({ 'ops_runner.poll_interval': pollInterval });
@@ -7,7 +7,9 @@ async function idleFor(seconds, pollInterval) {
   const database = await Database.create('idle');
   const { pid } = await database.status();
   await database.client.end();
-  await sleep(7_000); // the check that was due, and what follows the making of a database
+  // After what follows the making of a database: the worker was not woken for a second.
+  let wakeups = -1;
+  await until('the worker is idle', () => wakeups === (wakeups = processFacts(pid).wakeups), { every: 1_000 });
   const observer = await connect();
   const transactions = async () => Number((await observer.query(
     `SELECT xact_commit + xact_rollback AS n FROM pg_stat_database WHERE datname = $1`, [database.name])).rows[0].n);

@@ -1,6 +1,6 @@
 // Target 1: from the moment the client has read that its commit is done to the request of the run's first phase on the wire
 // (read by a server on loopback). Peers: to the first line of their handler. One clock for all.
-import { configure, Database, freePort, letRun, peer, quantile, slowServer, statements } from './harness.mjs';
+import { configure, Database, freePort, letRun, peer, quantile, slowServer, statements, until } from './harness.mjs';
 
 const pauses = [20, 60];
 const requests = [{ name: 'request', kind: 'bench_requests' }];
@@ -12,11 +12,12 @@ const requests = [{ name: 'request', kind: 'bench_requests' }];
 export async function latencies(database, server, count, from) {
   const queued = await statements(database.name, count, ...pauses,
                                   `SELECT run_id FROM ops.queue_run('bench', 'free-1', '0123456789abcdef', 'main')`);
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  const arrivals = server.arrivals();
+  const arrivals = await until('every request has arrived', () => {
+    const seen = server.arrivals();
+    return queued.every(({ value }) => seen.has(`/${value}`)) && seen;
+  });
   return queued.map(({ value, ...times }) => {
     const arrival = arrivals.get(`/${value}`);
-    if (!arrival) throw new Error(`the request of run ${value} has not arrived`);
     const since = (moment) => (arrival - times[moment]) / 1e6;
     return from ? since(from) : { commit: since('end'), statement: since('begin') };
   });
@@ -48,8 +49,10 @@ async function graphile(count) {
   const add = `SELECT (graphile_worker.add_job('noop', '{}')).id`;
   await statements(database.name, 20, ...pauses, add);
   const queued = await statements(database.name, count, ...pauses, add);
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  const handled = new Map(program.lines.filter((line) => line.startsWith('handled')).map((line) => line.split(' ').slice(1).reverse()));
+  const handled = await until('every job is handled', () => {
+    const seen = new Map(program.lines.filter((line) => line.startsWith('handled')).map((line) => line.split(' ').slice(1).reverse()));
+    return queued.every(({ value }) => seen.has(value)) && seen;
+  });
   await program.stop();
   await database.drop();
   return queued.map(({ begin, end, value }) => ({ commit: (Number(handled.get(value)) - end) / 1e6, statement: (Number(handled.get(value)) - begin) / 1e6 }));

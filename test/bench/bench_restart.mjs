@@ -1,7 +1,7 @@
 // Target 9: the server stops without warning while all runs wait for an answer; from its first accepted connection to the first
 // and the last request that was sent again.
 import { execFileSync } from 'node:child_process';
-import { configure, connect, Database, freePort, letRun, sleep, slowServer, until } from './harness.mjs';
+import { configure, connect, Database, freePort, letRun, slowServer, until } from './harness.mjs';
 
 const asServerUser = (command, args) => {
   const [program, ...rest] = [...process.env.OPS_AS_SERVER_USER.split(' ').filter(Boolean), command, ...args];
@@ -48,5 +48,4 @@ export default async function restart(bench) {
   await bench.repeat(async () => measured.push(await restarted(count, port)));
   bench.figure('restart_first_request', 's', measured.map(({ first }) => first), { target: '<=2', note: `${count} runs in flight` });
   bench.figure('restart_all_requests', 's', measured.map(({ last }) => last));
-  await sleep(100);
 }

@@ -40,7 +40,7 @@ export default async function sideEffects(bench) {
       `SELECT sum(n_dead_tup)::float8 / greatest(sum(n_live_tup), 1) FROM pg_stat_user_tables WHERE relname = ANY ($1)`, [kept])));
   }
   const rate = count / ((Date.now() - begin) / 1000);
-  await sleep(1_000); // the statistics of the last transactions
+  await database.statisticsOf(count);
   const hot = Object.fromEntries((await database.query(
     `SELECT relname, n_tup_hot_upd::float8 / greatest(n_tup_upd, 1) AS hot FROM pg_stat_user_tables WHERE relname = ANY ($1)`, [kept]))
     .map((row) => [row.relname, Number(row.hot)]));

@@ -182,6 +182,11 @@ export class Database {
     await until(`${count} runs finished`, async () => (await this.finished()) >= goal, { ms });
     return Number(process.hrtime.bigint() - begin) / 1e9;
   }
+  /** The worker reports what its statements have counted when it is idle: waits until so many runs have been updated. */
+  async statisticsOf(runs) {
+    await until('the statistics are reported', () => this.one(
+      `SELECT n_tup_upd >= $1::int FROM pg_stat_user_tables WHERE relid = 'ops.runs'::regclass`, [runs]));
+  }
   async drop() {
     await this.client.end();
     const client = await connect();

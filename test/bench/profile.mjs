@@ -4,8 +4,9 @@
 // serial: runs are queued one at a time, a few milliseconds apart, so that each has its turns for itself.
 import { spawn } from 'node:child_process';
 import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
 import path from 'node:path';
-import { built, configure, Database, freePort, letRun, nginx, noopPhases, processFacts, statements } from './harness.mjs';
+import { built, configure, Database, freePort, letRun, nginx, noopPhases, processFacts, statements, until } from './harness.mjs';
 
 const [kind = 'bench_noop', phases = '4', countText = '20000', environmentsText = '50', serial] = process.argv.slice(2);
 const count = Number(countText);
@@ -27,9 +28,11 @@ const { pid } = await database.status();
 await database.query('SELECT pg_stat_statements_reset()');
 
 const data = path.join(built, 'perf.data');
+fs.rmSync(data, { force: true });
 const perf = spawn('perf', ['record', '-q', '-e', 'cpu-clock', '-F', '1999', '-g', '-o', data, '-p', String(pid)], { stdio: 'ignore' });
-const recorded = new Promise((resolve) => { perf.on('close', resolve); perf.on('error', resolve); });
-await new Promise((resolve) => setTimeout(resolve, 500));
+let ended = false;
+const recorded = new Promise((resolve) => { perf.on('close', resolve); perf.on('error', resolve); }).then(() => (ended = true));
+await until('perf records or cannot', () => ended || fs.existsSync(data));
 const cpu = processFacts(pid).cpuMs;
 const drained = database.drain(count, { runs: requests ? 100 : 1000 });
 if (serial) await statements(database.name, count, 4, 8, `SELECT run_id FROM ops.queue_run('bench', 'env-1', '0123456789abcdef', 'main')`);
@@ -48,7 +51,7 @@ for (const row of await database.query(`
      WHERE query NOT LIKE '%worker_status%' ORDER BY total_exec_time DESC LIMIT 25`))
   process.stdout.write(`${row.ms.toFixed(0).padStart(11)} ${(row.ms / seconds / 10).toFixed(1).padStart(11)} ${String(row.calls).padStart(9)} ` +
                        `${(row.rows / row.calls).toFixed(1).padStart(11)} ${(1000 * row.ms / units).toFixed(1).padStart(8)}  ${row.toplevel ? '' : '  '}${row.query.slice(0, 130)}\n`);
-await new Promise((resolve) => setTimeout(resolve, 1_000)); // the statistics of the last transactions
+await database.statisticsOf(count);
 const tables = await database.query(`SELECT relname, n_tup_upd, 100.0 * n_tup_hot_upd / n_tup_upd AS hot FROM pg_stat_user_tables WHERE n_tup_upd > 0 ORDER BY n_tup_upd DESC`);
 process.stdout.write('\nupdates that stayed on their page: ' + tables.map((row) => `${row.relname} ${Number(row.hot).toFixed(0)} % of ${row.n_tup_upd}`).join(', ') + '\n');
 try {
