@@ -1,91 +1,20 @@
 -- The queue: what a new row of ops.runs and a change of its status do to run_phases, run_queue, run_slots and run_events,
 -- whoever writes them. Lock order everywhere: run, then slots, then queue, then events (rule R11).
 
--- Allowed changes of a run's status. A final status has no way out.
+-- Written in src/pg/run_triggers.cpp.
+
 CREATE FUNCTION ops._transition_allowed(p_from text, p_to text) RETURNS boolean
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  RETURN (p_from, p_to) IN (
-    ('waiting', 'queued'), ('waiting', 'cancelled'), ('waiting', 'failed'),
-    ('queued', 'claimed'), ('queued', 'cancelled'), ('queued', 'waiting'),
-    ('claimed', 'running'), ('claimed', 'success'), ('claimed', 'failed'), ('claimed', 'cancelled'),
-    ('claimed', 'queued'), ('claimed', 'waiting'),
-    ('running', 'success'), ('running', 'failed'), ('running', 'cancelled'), ('running', 'queued'), ('running', 'waiting'));
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+  AS 'MODULE_PATHNAME', 'ops_transition_allowed';
 COMMENT ON FUNCTION ops._transition_allowed(text, text) IS 'The table of allowed status changes of a run';
 
 CREATE FUNCTION ops._guard_run() RETURNS trigger
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  v_wrong text;
-BEGIN
-  IF TG_OP = 'UPDATE' THEN
-    IF OLD.status IN ('success', 'failed', 'cancelled') THEN
-      RAISE EXCEPTION 'run "%" is already % and does not change any more', OLD.run_id, OLD.status
-        USING ERRCODE = '55000', HINT = 'Queue a new run, or repeat this one with ops.retry_run(run).';
-    END IF;
-    -- The worker of this server writes a claim and what follows it in the same transaction as one change: both edges count.
-    IF OLD.status <> NEW.status AND ops._transition_allowed(OLD.status, NEW.status) IS NOT TRUE
-       AND (OLD.status = 'queued' AND NEW.attempt = OLD.attempt + 1 AND NEW.claim_token IS DISTINCT FROM OLD.claim_token
-            AND ops._transition_allowed('claimed', NEW.status)) IS NOT TRUE THEN
-      RAISE EXCEPTION 'run "%" cannot go from % to %', OLD.run_id, OLD.status, NEW.status
-        USING ERRCODE = '55000', HINT = 'Use the functions of schema ops; docs/architecture.md shows the allowed changes.';
-    END IF;
-    IF OLD.metadata = NEW.metadata THEN
-      RETURN NEW;
-    END IF;
-  ELSE
-    v_wrong := CASE
-      WHEN NOT (octet_length(NEW.run_id) = 40 AND starts_with(NEW.run_id, 'run-')
-                AND ltrim(substr(NEW.run_id, 5), '0123456789abcdef-') = '')
-        THEN format('run_id "%s" is not run-<uuid>', left(NEW.run_id, 100))
-      WHEN NOT (octet_length(NEW.git_sha) BETWEEN 7 AND 64 AND ltrim(NEW.git_sha, '0123456789abcdef') = '')
-        THEN format('git_sha "%s" is not 7 to 64 hexadecimal digits in lower case', left(NEW.git_sha, 100))
-      WHEN NOT octet_length(NEW.git_ref) BETWEEN 1 AND 255 THEN 'git_ref is not 1 to 255 bytes long'
-      WHEN NOT NEW.priority BETWEEN -1000 AND 1000
-        THEN format('priority %s is not between -1000 and 1000', NEW.priority)
-      WHEN NOT octet_length(NEW.idempotency_key) BETWEEN 1 AND 200 THEN 'idempotency_key is not 1 to 200 bytes long'
-      WHEN (NEW.origin_run_id IS NULL) <> (NEW.origin_kind IS NULL) OR NEW.origin_kind NOT IN ('retry', 'rollback')
-        THEN 'origin_run_id and origin_kind (retry or rollback) do not go together'
-    END;
-    IF v_wrong IS NOT NULL THEN
-      RAISE EXCEPTION 'run "%" cannot be queued', left(NEW.run_id, 100)
-        USING ERRCODE = '23514', DETAIL = v_wrong || '.',
-              HINT = 'Queue runs with ops.queue_run(project, environment, git_sha, git_ref).';
-    END IF;
-  END IF;
-  IF NEW.metadata <> '{}' THEN
-    PERFORM ops._check_run_metadata(NEW.metadata);
-  END IF;
-  RETURN NEW;
-END
-$$;
+  LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_guard_run';
 COMMENT ON FUNCTION ops._guard_run() IS
-  'Refuses runs with values out of bounds, status changes outside the table, every change of a final run, and metadata that is not valid';
+  'Refuses runs with values out of bounds, what does not go together with the status, status changes outside ops._transition_allowed, changes of what a run was queued for, every change of a final run, and metadata that is not valid';
 
-CREATE FUNCTION ops._keep_request() RETURNS trigger
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF (OLD.run_id, OLD.project_id, OLD.env_id, OLD.git_sha, OLD.git_ref, OLD.priority, OLD.idempotency_key, OLD.origin_run_id, OLD.origin_kind)
-     IS DISTINCT FROM
-     (NEW.run_id, NEW.project_id, NEW.env_id, NEW.git_sha, NEW.git_ref, NEW.priority, NEW.idempotency_key, NEW.origin_run_id, NEW.origin_kind) THEN
-    RAISE EXCEPTION 'what run "%" was queued for does not change any more', OLD.run_id
-      USING ERRCODE = '55000', HINT = 'Cancel it with ops.cancel_run(run, reason) and queue another one.';
-  END IF;
-  RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION ops._keep_request() IS 'Refuses changes of what a run was queued for';
-
-CREATE TRIGGER guard_new BEFORE INSERT ON ops.runs FOR EACH ROW EXECUTE FUNCTION ops._guard_run();
-COMMENT ON TRIGGER guard_new ON ops.runs IS 'Values are checked; constraints would check them again with every update';
--- Named to fire after guard_change: what is final says so first.
-CREATE TRIGGER keep_request BEFORE UPDATE OF run_id, project_id, env_id, git_sha, git_ref, priority, idempotency_key, origin_run_id,
-  origin_kind ON ops.runs FOR EACH ROW EXECUTE FUNCTION ops._keep_request();
-COMMENT ON TRIGGER keep_request ON ops.runs IS 'Costs nothing where none of these columns is written';
-CREATE TRIGGER guard_change BEFORE UPDATE ON ops.runs FOR EACH ROW
-  WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.status IN ('success', 'failed', 'cancelled')
-        OR OLD.metadata IS DISTINCT FROM NEW.metadata)
-  EXECUTE FUNCTION ops._guard_run();
-COMMENT ON TRIGGER guard_change ON ops.runs IS 'Terminal is final; other changes follow ops._transition_allowed';
+CREATE TRIGGER guard_run BEFORE INSERT OR UPDATE ON ops.runs FOR EACH ROW EXECUTE FUNCTION ops._guard_run();
+COMMENT ON TRIGGER guard_run ON ops.runs IS 'Terminal is final; other changes follow ops._transition_allowed';
 
 -- Insert -------------------------------------------------------------------------------------------------------------
 
@@ -155,50 +84,31 @@ COMMENT ON TRIGGER queue_new_runs ON ops.runs IS 'New rows are queued, whoever w
 
 -- Update -------------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION ops._runs_updated() RETURNS trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION ops._leave_slots(p_queued text[], p_stopped text[]) RETURNS void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  v_queued text[];
-  v_claimed text[];
-  v_stopped text[];  -- no longer in the queue and not active
   v_freed text[];
   v_unqueued text[];
   v_later boolean;
   v_promoted int;
 BEGIN
-  -- EXCEPT is hashed: cheap however many rows the statement has changed.
-  SELECT array_agg(c.run_id) FILTER (WHERE c.status = 'queued'),
-         array_agg(c.run_id) FILTER (WHERE c.status IN ('claimed', 'running')),
-         array_agg(c.run_id) FILTER (WHERE c.status NOT IN ('queued', 'claimed', 'running'))
-    INTO v_queued, v_claimed, v_stopped
-    FROM (SELECT n.run_id, n.status FROM new_runs n EXCEPT SELECT o.run_id, o.status FROM old_runs o) c;
-  -- ops._take_slots has moved the queue row into a slot already.
-  IF v_claimed IS NOT NULL
-     AND (SELECT count(*) FROM ops.run_slots s WHERE s.run_id = ANY (v_claimed)) <> cardinality(v_claimed) THEN
-    RAISE EXCEPTION 'a run without a slot cannot be claimed'
-      USING ERRCODE = '55000', HINT = 'Claim runs with ops.claim_next_run(worker).';
-  END IF;
-  IF v_queued IS NULL AND v_stopped IS NULL THEN
-    RETURN NULL;
-  END IF;
-
   WITH leaving AS MATERIALIZED (
-    SELECT s.env_id, s.slot_no FROM ops.run_slots s WHERE s.run_id = ANY (v_queued || v_stopped)
+    SELECT s.env_id, s.slot_no FROM ops.run_slots s WHERE s.run_id = ANY (p_queued || p_stopped)
      ORDER BY s.env_id, s.slot_no FOR UPDATE),
   freed AS (
     DELETE FROM ops.run_slots s USING leaving l WHERE s.env_id = l.env_id AND s.slot_no = l.slot_no RETURNING s.env_id)
   SELECT array_agg(f.env_id) INTO v_freed FROM freed f;
 
   -- A ready run that goes gives its turn to a blocked one.
-  WITH gone AS (DELETE FROM ops.run_queue q WHERE q.run_id = ANY (v_stopped) RETURNING q.env_id, q.state)
+  WITH gone AS (DELETE FROM ops.run_queue q WHERE q.run_id = ANY (p_stopped) RETURNING q.env_id, q.state)
   SELECT array_agg(g.env_id) FILTER (WHERE g.state = 'ready') INTO v_unqueued FROM gone g;
 
-  IF v_queued IS NOT NULL THEN
+  IF cardinality(p_queued) > 0 THEN
     WITH queued AS (
       INSERT INTO ops.run_queue (run_id, env_id, priority, available_at, state)
       SELECT n.run_id, n.env_id, n.priority, coalesce(n.available_at, n.queued_at),
              CASE WHEN n.available_at > clock_timestamp() THEN 'later' ELSE 'ready' END
-        FROM new_runs n WHERE n.run_id = ANY (v_queued)
+        FROM ops.runs n WHERE n.run_id = ANY (p_queued)
       RETURNING priority, available_at, state)
     SELECT bool_or(q.later) INTO v_later
       FROM (SELECT ops._note_later(min(q.available_at) FILTER (WHERE q.state = 'later')) AS later,
@@ -222,14 +132,18 @@ BEGIN
       FROM (SELECT ops._note_ready(p.priority, min(p.available_at)) FROM promoted p GROUP BY p.priority) p;
   END IF;
   PERFORM ops._ring(true, false, coalesce(v_later, false));
-  RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION ops._runs_updated() IS
-  'Gives back slots of runs that are no longer active and lets the next run of the environment be claimed';
+COMMENT ON FUNCTION ops._leave_slots(text[], text[]) IS
+  'Gives back slots of runs that are queued again or stopped and lets the next run of the environment be claimed';
+
+CREATE FUNCTION ops._follow_status() RETURNS trigger
+  LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+  AS 'MODULE_PATHNAME', 'ops_follow_status';
+COMMENT ON FUNCTION ops._follow_status() IS 'Queue and slots follow the status: ops._leave_slots for runs that are no longer active, and no claim without a slot';
 
 CREATE TRIGGER follow_status AFTER UPDATE ON ops.runs REFERENCING OLD TABLE AS old_runs NEW TABLE AS new_runs
-  FOR EACH STATEMENT EXECUTE FUNCTION ops._runs_updated();
+  FOR EACH STATEMENT EXECUTE FUNCTION ops._follow_status();
 COMMENT ON TRIGGER follow_status ON ops.runs IS 'Queue and slots follow the status, whoever changes it';
 
 -- Delete -------------------------------------------------------------------------------------------------------------
@@ -266,9 +180,7 @@ CREATE TRIGGER truncate_with_runs AFTER TRUNCATE ON ops.runs FOR EACH STATEMENT 
 COMMENT ON TRIGGER truncate_with_runs ON ops.runs IS 'There are no foreign keys to do it';
 
 -- Also where a session or a database has session_replication_role = replica: rows without their queue would wait for ever.
-ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_new;
-ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_change;
-ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER keep_request;
+ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER guard_run;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER queue_new_runs;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER follow_status;
 ALTER TABLE ops.runs ENABLE ALWAYS TRIGGER delete_with_run;

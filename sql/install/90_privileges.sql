@@ -49,8 +49,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ops.runs, ops.run_phases, ops.run_events
 GRANT UPDATE (data_directory, timeline) ON ops.armed_identity TO ops_runner_worker;
 GRANT EXECUTE ON FUNCTION ops._take_slots(text, int), ops._find_ready(), ops._promote_free_slots(), ops._is_armed(),
                           ops._adopt_identity(), ops._note_crash(text), ops._rescue_expired_claims(text, interval),
-                          ops._system_identifier(), ops._data_directory(), ops._timeline(),
-                          ops._check_run_metadata(jsonb), ops._transition_allowed(text, text), ops._is_name(text)
+                          ops._system_identifier(), ops._data_directory(), ops._timeline()
   TO ops_runner_worker;
 
 -- A dump carries what users and runs wrote. Not dumped, because they tell what happens on this server now: run_queue,

@@ -94,4 +94,23 @@ bool is_final(PhaseState state) {
   return state != PhaseState::pending && state != PhaseState::running;
 }
 
+bool transition_allowed(RunStatus from, RunStatus to) {
+  using enum RunStatus;
+  switch (from) {
+    case waiting:
+      return to == queued || to == cancelled || to == failed;
+    case queued:
+      return to == claimed || to == cancelled || to == waiting;
+    case claimed:
+      return to == running || to == queued || to == waiting || is_final(to);
+    case running:
+      return to == queued || to == waiting || is_final(to);
+    case success:
+    case failed:
+    case cancelled:
+      return false;
+  }
+  return false;
+}
+
 }  // namespace ops

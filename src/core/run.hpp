@@ -106,5 +106,7 @@ std::optional<EffectKind> effect_kind_from(std::string_view);
 std::optional<EffectState> effect_state_from(std::string_view);
 bool is_final(RunStatus);
 bool is_final(PhaseState);
+/// Allowed changes of a run's status. A final status has no way out.
+bool transition_allowed(RunStatus from, RunStatus to);
 
 }  // namespace ops
