@@ -15,7 +15,7 @@ namespace ops::pg {
 namespace {
 
 // Statements ---------------------------------------------------------------------------------------------------------
-// Every operator and function is found in pg_catalog first: the worker pins its search_path.
+// Every operator and function is found in pg_catalog first: the worker pins its search_path. {u(…)}: see Statement.
 
 Statement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
 
@@ -24,7 +24,7 @@ Statement complete_claims_statement(R"sql(
   UPDATE ops.runs r
      SET status = 'claimed', claimed_by = $3, claim_token = u.claim_token::uuid, claimed_at = clock_timestamp(),
          attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp())
-    FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token) WHERE r.run_id = u.run_id)sql");
+    FROM {u(run_id text, claim_token text)} WHERE r.run_id = u.run_id)sql");
 
 // A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
 // together with the run. Runs that were claimed are locked; their rows change once, when this transaction records what
@@ -38,7 +38,7 @@ Statement facts_statement(R"sql(
          r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
          (extract(epoch FROM r.queued_at) * 1000000)::bigint,
          CASE WHEN $2 THEN (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = r.run_id) END
-    FROM unnest($1::text[]) AS u(run_id)
+    FROM {u(run_id text)}
    CROSS JOIN LATERAL (SELECT * FROM ops.runs r WHERE r.run_id = u.run_id OFFSET 0) r
     JOIN ops.environments e ON e.env_id = r.env_id
     JOIN ops.projects p ON p.project_id = r.project_id)sql");
@@ -97,8 +97,7 @@ Statement record_runs_statement(R"sql(
          attempt = CASE WHEN i.claims THEN r.attempt + 1 ELSE r.attempt END,
          metadata = CASE WHEN i.metadata IS NULL THEN r.metadata ELSE r.metadata || i.metadata::jsonb END
     FROM (SELECT u.run_id, u.claim_token::uuid AS claim_token, u.status, u.waiting_for, u.metadata, u.claims = 1 AS claims
-            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[])
-                   AS u(run_id, claim_token, status, waiting_for, metadata, claims)) i
+            FROM {u(run_id text, claim_token text, status text, waiting_for text, metadata text, claims int)}) i
    WHERE r.run_id = i.run_id
      AND CASE WHEN i.claims THEN r.status = 'queued'
               ELSE r.claim_token = i.claim_token AND r.status IN ('claimed', 'running') END
@@ -107,7 +106,7 @@ Statement record_runs_statement(R"sql(
 // The same fence for runs that only tell something: locking a row costs a third of changing it.
 Statement lock_runs_statement(R"sql(
   SELECT r.run_id
-    FROM unnest($1::text[], $2::text[]) AS u(run_id, claim_token)
+    FROM {u(run_id text, claim_token text)}
    CROSS JOIN LATERAL (
      SELECT r.run_id FROM ops.runs r
       WHERE r.run_id = u.run_id AND r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running')
@@ -116,29 +115,29 @@ Statement lock_runs_statement(R"sql(
 // After the runs are locked: nobody else writes events of theirs, and this snapshot sees all that others wrote.
 Statement last_events_statement(R"sql(
   SELECT u.run_id, (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = u.run_id)
-    FROM unnest($1::text[]) AS u(run_id))sql");
+    FROM {u(run_id text)})sql");
 
 Statement record_events_statement(R"sql(
   INSERT INTO ops.run_events (run_id, seq, level, message, payload, phase, created_at, event_key)
   SELECT u.run_id, u.seq, u.level, u.message, u.payload::jsonb, u.phase, u.created_at, u.event_key
-    FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])
-           AS u(run_id, seq, level, message, payload, phase, created_at, event_key))sql");
+    FROM {u(run_id text, seq int, level text, message text, payload text, phase text, created_at timestamptz,
+           event_key text)})sql");
 
 Statement record_phases_statement(R"sql(
   UPDATE ops.run_phases p
      SET state = u.state, attempt = u.attempt, started_at = u.started_at, finished_at = u.finished_at,
          remembered = CASE WHEN u.remembered IS NULL THEN p.remembered ELSE p.remembered || u.remembered::jsonb END,
          outcome = CASE WHEN u.outcome IS NULL THEN p.outcome ELSE u.outcome::jsonb END
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[])
-           AS u(run_id, phase, state, attempt, started_at, finished_at, remembered, outcome)
+    FROM {u(run_id text, phase text, state text, attempt int, started_at timestamptz, finished_at timestamptz,
+           remembered text, outcome text)}
    WHERE p.run_id = u.run_id AND p.phase = u.phase)sql");
 
 Statement record_effects_statement(R"sql(
   INSERT INTO ops.effects AS e (run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome, settled_at)
   SELECT u.run_id, u.phase, u.effect_key, u.kind, u.state, u.attempt, u.target, u.request_hash, u.outcome::jsonb,
          CASE WHEN u.state IN ('done', 'absent') THEN clock_timestamp() END
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[], $9::text[])
-           AS u(run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome)
+    FROM {u(run_id text, phase text, effect_key text, kind text, state text, attempt int, target text,
+           request_hash text, outcome text)}
   ON CONFLICT (run_id, phase, effect_key) DO UPDATE
      SET state = EXCLUDED.state, attempt = EXCLUDED.attempt, target = EXCLUDED.target,
          request_hash = EXCLUDED.request_hash, outcome = EXCLUDED.outcome, settled_at = EXCLUDED.settled_at,
@@ -147,8 +146,7 @@ Statement record_effects_statement(R"sql(
 Statement record_artifacts_statement(R"sql(
   INSERT INTO ops.artifacts (run_id, artifact_type, storage_path, digest, size_bytes, metadata)
   SELECT u.run_id, u.artifact_type, u.storage_path, u.digest, u.size_bytes, u.metadata::jsonb
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[])
-           AS u(run_id, artifact_type, storage_path, digest, size_bytes, metadata)
+    FROM {u(run_id text, artifact_type text, storage_path text, digest text, size_bytes bigint, metadata text)}
   ON CONFLICT (run_id, artifact_type, storage_path) DO UPDATE
      SET digest = EXCLUDED.digest, size_bytes = EXCLUDED.size_bytes, metadata = EXCLUDED.metadata)sql");
 

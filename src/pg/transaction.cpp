@@ -1,5 +1,8 @@
 #include "pg/transaction.hpp"
 
+#include <algorithm>
+#include <string_view>
+
 #include "core/ports.hpp"
 
 #include "pg/boundary.hpp"
@@ -124,11 +127,47 @@ SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count
   return plan;
 }
 
+/// The statement with `{u(name type, …)}` written out.
+std::string with_rows(std::string_view sql, bool one_row) {
+  const std::size_t open = sql.find('{');
+  if (open == std::string_view::npos) return std::string(sql);
+  const std::size_t columns = sql.find('(', open);
+  const std::size_t close = sql.find(")}", columns);
+  const std::string_view name = sql.substr(open + 1, columns - open - 1);
+  std::string values, names;
+  int number = 0;
+  for (std::size_t at = columns + 1; at < close;) {
+    at = sql.find_first_not_of(" \n", at);
+    const std::size_t space = sql.find(' ', at);
+    const std::size_t end = std::min(sql.find(',', space), close);
+    const std::string column(sql.substr(at, space - at));
+    const std::string array = "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1)) + "[]";
+    const char* separator = number == 1 ? "" : ", ";
+    values += separator + (one_row ? "(" + array + ")[1] AS " + column : array);
+    names += separator + column;
+    at = end + 1;
+  }
+  const std::string rows = one_row ? "(SELECT " + values + ") AS " + std::string(name)
+                                   : "unnest(" + values + ") AS " + std::string(name) + "(" + names + ")";
+  return std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2));
+}
+
+/// The first column tells for all: they have the same length. It is one of texts everywhere.
+bool is_one_row(const Argument& argument) {
+  const auto* column = std::get_if<TextColumn>(&argument);
+  return column != nullptr && column->size() == 1;
+}
+
 }  // namespace
 
 Rows Statement::run(std::initializer_list<Argument> arguments) {
-  if (plan_ == nullptr) plan_ = in_store([&] { return prepare(sql_, arguments.begin(), arguments.size()); });
-  SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_);
+  const bool one_row = arguments.size() > 0 && is_one_row(*arguments.begin());
+  void*& plan_slot = one_row ? plan_of_one_row_ : plan_;
+  if (plan_slot == nullptr) {
+    const std::string sql = with_rows(sql_, one_row);
+    plan_slot = in_store([&] { return prepare(sql.c_str(), arguments.begin(), arguments.size()); });
+  }
+  SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_slot);
   const RawRows raw = in_store([&] { return run_plan(plan, arguments.begin(), arguments.size()); });
   std::vector<std::optional<std::string>> cells(raw.rows * raw.columns);
   for (std::size_t i = 0; i < cells.size(); ++i)
