@@ -54,7 +54,7 @@ GRANT EXECUTE ON FUNCTION ops._take_slots(text, int), ops._find_ready(), ops._pr
 
 -- A dump carries what users and runs wrote. Not dumped, because they tell what happens on this server now: run_queue,
 -- run_slots and workers, which ops.arm() makes anew from the runs, and armed_identity, which CREATE EXTENSION makes and which
--- history that is not over disarms (ops._runs_inserted).
+-- history that is not over disarms (ops._queue_new_runs).
 SELECT pg_catalog.pg_extension_config_dump('ops.projects', '');
 SELECT pg_catalog.pg_extension_config_dump('ops.environments', '');
 SELECT pg_catalog.pg_extension_config_dump('ops.runs', '');

@@ -186,12 +186,20 @@ Datum ready_floors(PG_FUNCTION_ARGS) {
 
 }  // namespace
 
+void note_ready(int priority, TimestampTz since) {
+  note(index_of(priority), since);
+}
+
+void note_later(TimestampTz since) {
+  note(later, since);
+}
+
 }  // namespace ops::pg
 
 // Server zone: these shells hold nothing with a destructor, so server errors may pass through them.
 
 Datum ops_note_ready(PG_FUNCTION_ARGS) {
-  ops::pg::note(ops::pg::index_of(PG_GETARG_INT32(0)), PG_GETARG_TIMESTAMPTZ(1));
+  ops::pg::note_ready(PG_GETARG_INT32(0), PG_GETARG_TIMESTAMPTZ(1));
   PG_RETURN_BOOL(true);
 }
 
@@ -205,7 +213,7 @@ Datum ops_raise_ready_floor(PG_FUNCTION_ARGS) {
 }
 
 Datum ops_note_later(PG_FUNCTION_ARGS) {
-  ops::pg::note(ops::pg::later, PG_GETARG_TIMESTAMPTZ(0));
+  ops::pg::note_later(PG_GETARG_TIMESTAMPTZ(0));
   PG_RETURN_BOOL(true);
 }
 

@@ -29,6 +29,12 @@ struct ReadyFloors {
 
 void forget_ready_floors(ReadyFloors&) noexcept;
 
+/// When the current transaction commits, claims look for runs of this priority that became available then or later.
+/// Server zone.
+void note_ready(int priority, TimestampTz since);
+/// The same for a run whose time has not come.
+void note_later(TimestampTz since);
+
 bool ready_floors_changed() noexcept;
 /// What the current transaction has noted, when it commits; under the lock. Before anybody is woken by it.
 /// @param floors  null where there is no shared memory

@@ -17,10 +17,10 @@ namespace {
 // Statements ---------------------------------------------------------------------------------------------------------
 // Every operator and function is found in pg_catalog first: the worker pins its search_path. {u(…)}: see Statement.
 
-Statement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
+StoreStatement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
 
 // For claims of a transaction that records nothing of them.
-Statement complete_claims_statement(R"sql(
+StoreStatement complete_claims_statement(R"sql(
   UPDATE ops.runs r
      SET status = 'claimed', claimed_by = $3, claim_token = u.claim_token::uuid, claimed_at = clock_timestamp(),
          attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp())
@@ -31,7 +31,7 @@ Statement complete_claims_statement(R"sql(
 // they have done (record_runs_statement), so that their new token and attempt are in no table yet. OFFSET 0 makes each
 // run be looked up by its key: for lists of keys a generic plan that was made while the table was small reads another
 // index from end to end, for ever.
-Statement facts_statement(R"sql(
+StoreStatement facts_statement(R"sql(
   SELECT r.run_id, CASE WHEN $2 THEN gen_random_uuid() ELSE r.claim_token END,
          CASE WHEN $2 THEN r.attempt + 1 ELSE r.attempt END, CASE WHEN $2 THEN 'claimed' ELSE r.status END,
          r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
@@ -43,49 +43,49 @@ Statement facts_statement(R"sql(
     JOIN ops.environments e ON e.env_id = r.env_id
     JOIN ops.projects p ON p.project_id = r.project_id)sql");
 
-Statement bury_statement(R"sql(
+StoreStatement bury_statement(R"sql(
   UPDATE ops.workers w SET stopped_at = clock_timestamp()
    WHERE w.kind = 'server' AND w.stopped_at IS NULL AND w.worker_id <> $1 AND pg_try_advisory_xact_lock(w.lock_key))sql");
 
 // Runs before their slots, as operators lock them. After bury_statement: a dead worker's last commit may be newer than
 // the snapshot that found its lock free.
-Statement lock_orphans_statement(R"sql(
+StoreStatement lock_orphans_statement(R"sql(
   SELECT r.run_id FROM ops.runs r
    WHERE r.run_id <> ALL ($2)
      AND r.run_id IN (SELECT s.run_id FROM ops.run_slots s JOIN ops.workers w ON w.worker_id = s.worker_id
                        WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
    ORDER BY r.run_id FOR UPDATE OF r)sql");
 
-Statement take_over_slots_statement(R"sql(
+StoreStatement take_over_slots_statement(R"sql(
   UPDATE ops.run_slots s SET worker_id = $1, cancel_requested = false
    WHERE s.run_id = ANY ($2)
      AND s.worker_id IN (SELECT w.worker_id FROM ops.workers w
                           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1))
   RETURNING s.run_id)sql");
 
-Statement take_over_runs_statement(R"sql(
+StoreStatement take_over_runs_statement(R"sql(
   UPDATE ops.runs r
      SET claimed_by = $1, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(), attempt = r.attempt + 1
     FROM unnest($2::text[]) AS u(run_id) WHERE r.run_id = u.run_id AND r.status IN ('claimed', 'running')
   RETURNING r.run_id)sql");
 
-Statement phases_statement(R"sql(
+StoreStatement phases_statement(R"sql(
   SELECT run_id, phase_no, phase, kind, array_to_json(needs), config,
          (extract(epoch FROM timeout) * 1000)::bigint, state, attempt,
          (extract(epoch FROM started_at) * 1000000)::bigint, (extract(epoch FROM finished_at) * 1000000)::bigint,
          remembered, outcome
     FROM ops.run_phases WHERE run_id = ANY($1))sql");
 
-Statement effects_statement(R"sql(
+StoreStatement effects_statement(R"sql(
   SELECT run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome
     FROM ops.effects WHERE run_id = ANY($1))sql");
 
-Statement event_keys_statement(R"sql(
+StoreStatement event_keys_statement(R"sql(
   SELECT run_id, phase, event_key FROM ops.run_events WHERE run_id = ANY($1) AND event_key IS NOT NULL)sql");
 
 // Fenced by the claim token: a run that was taken away is not touched and not returned. A run that this transaction
 // claims is locked by it, and its claim is recorded here too.
-Statement record_runs_statement(R"sql(
+StoreStatement record_runs_statement(R"sql(
   UPDATE ops.runs r
      SET status = coalesce(i.status, CASE WHEN i.claims THEN 'claimed' ELSE r.status END),
          waiting_for = i.waiting_for,
@@ -104,7 +104,7 @@ Statement record_runs_statement(R"sql(
   RETURNING r.run_id)sql");
 
 // The same fence for runs that only tell something: locking a row costs a third of changing it.
-Statement lock_runs_statement(R"sql(
+StoreStatement lock_runs_statement(R"sql(
   SELECT r.run_id
     FROM {u(run_id text, claim_token text)}
    CROSS JOIN LATERAL (
@@ -113,17 +113,17 @@ Statement lock_runs_statement(R"sql(
      OFFSET 0 FOR NO KEY UPDATE) r)sql");
 
 // After the runs are locked: nobody else writes events of theirs, and this snapshot sees all that others wrote.
-Statement last_events_statement(R"sql(
+StoreStatement last_events_statement(R"sql(
   SELECT u.run_id, (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = u.run_id)
     FROM {u(run_id text)})sql");
 
-Statement record_events_statement(R"sql(
+StoreStatement record_events_statement(R"sql(
   INSERT INTO ops.run_events (run_id, seq, level, message, payload, phase, created_at, event_key)
   SELECT u.run_id, u.seq, u.level, u.message, u.payload::jsonb, u.phase, u.created_at, u.event_key
     FROM {u(run_id text, seq int, level text, message text, payload text, phase text, created_at timestamptz,
            event_key text)})sql");
 
-Statement record_phases_statement(R"sql(
+StoreStatement record_phases_statement(R"sql(
   UPDATE ops.run_phases p
      SET state = u.state, attempt = u.attempt, started_at = u.started_at, finished_at = u.finished_at,
          remembered = CASE WHEN u.remembered IS NULL THEN p.remembered ELSE p.remembered || u.remembered::jsonb END,
@@ -132,7 +132,7 @@ Statement record_phases_statement(R"sql(
            remembered text, outcome text)}
    WHERE p.run_id = u.run_id AND p.phase = u.phase)sql");
 
-Statement record_effects_statement(R"sql(
+StoreStatement record_effects_statement(R"sql(
   INSERT INTO ops.effects AS e (run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome, settled_at)
   SELECT u.run_id, u.phase, u.effect_key, u.kind, u.state, u.attempt, u.target, u.request_hash, u.outcome::jsonb,
          CASE WHEN u.state IN ('done', 'absent') THEN clock_timestamp() END
@@ -143,20 +143,20 @@ Statement record_effects_statement(R"sql(
          request_hash = EXCLUDED.request_hash, outcome = EXCLUDED.outcome, settled_at = EXCLUDED.settled_at,
          intended_at = CASE WHEN EXCLUDED.attempt > e.attempt THEN EXCLUDED.intended_at ELSE e.intended_at END)sql");
 
-Statement record_artifacts_statement(R"sql(
+StoreStatement record_artifacts_statement(R"sql(
   INSERT INTO ops.artifacts (run_id, artifact_type, storage_path, digest, size_bytes, metadata)
   SELECT u.run_id, u.artifact_type, u.storage_path, u.digest, u.size_bytes, u.metadata::jsonb
     FROM {u(run_id text, artifact_type text, storage_path text, digest text, size_bytes bigint, metadata text)}
   ON CONFLICT (run_id, artifact_type, storage_path) DO UPDATE
      SET digest = EXCLUDED.digest, size_bytes = EXCLUDED.size_bytes, metadata = EXCLUDED.metadata)sql");
 
-Statement renew_statement(R"sql(
+StoreStatement renew_statement(R"sql(
   WITH renewed AS (
     UPDATE ops.workers SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' WHERE worker_id = $1)
   SELECT run_id FROM ops.run_slots WHERE worker_id = $1)sql");
 
 // Runs before their slots, as operators lock them.
-Statement cancel_statement(R"sql(
+StoreStatement cancel_statement(R"sql(
   WITH asked AS MATERIALIZED (
     SELECT r.run_id, r.cancel_reason FROM ops.runs r
      WHERE r.run_id IN (SELECT s.run_id FROM ops.run_slots s WHERE s.worker_id = $1 AND s.cancel_requested)
@@ -165,9 +165,9 @@ Statement cancel_statement(R"sql(
   RETURNING s.run_id, a.cancel_reason)sql");
 
 // Before the safety check, and alone: it locks runs first, as TRUNCATE of the tables does.
-Statement rescue_statement("SELECT EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))");
+StoreStatement rescue_statement("SELECT EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))");
 
-Statement safety_statement(R"sql(
+StoreStatement safety_statement(R"sql(
   SELECT EXISTS (SELECT FROM ops.workers WHERE worker_id = $1),
          ops._promote_free_slots() > 0 OR ops._find_ready()
            OR EXISTS (SELECT FROM ops.run_queue WHERE state = 'later' AND available_at <= clock_timestamp()),
@@ -177,10 +177,10 @@ Statement safety_statement(R"sql(
          (SELECT count(*) FROM ops.run_slots s JOIN ops.workers w USING (worker_id)
            WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1)))sql");
 
-Statement missing_secrets_statement(R"sql(
+StoreStatement missing_secrets_statement(R"sql(
   SELECT DISTINCT substr(waiting_for, 8) FROM ops.runs WHERE waiting_for LIKE 'secret:%')sql");
 
-Statement requeue_statement(R"sql(
+StoreStatement requeue_statement(R"sql(
   UPDATE ops.runs SET status = 'queued', waiting_for = NULL WHERE waiting_for = 'secret:' || $1)sql");
 
 // Rows to values -----------------------------------------------------------------------------------------------------

@@ -22,12 +22,12 @@ namespace {
 constexpr off_t largest_secret = 64 * 1024;
 
 // Only where this worker may read it: the vault's own privileges decide.
-Statement vault_present_statement(R"sql(
+StoreStatement vault_present_statement(R"sql(
   SELECT coalesce(has_table_privilege(c.oid, 'SELECT'), false)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = 'vault' AND c.relname = 'decrypted_secrets' AND has_schema_privilege(n.oid, 'USAGE'))sql");
 
-Statement vault_statement("SELECT decrypted_secret FROM vault.decrypted_secrets WHERE name = $1");
+StoreStatement vault_statement("SELECT decrypted_secret FROM vault.decrypted_secrets WHERE name = $1");
 
 /// The same alphabet that config accepts for credential names: no path can be made of it.
 bool is_plain_name(std::string_view name) {

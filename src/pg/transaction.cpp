@@ -1,8 +1,5 @@
 #include "pg/transaction.hpp"
 
-#include <algorithm>
-#include <string_view>
-
 #include "core/ports.hpp"
 
 #include "pg/boundary.hpp"
@@ -26,163 +23,29 @@ bool passes_by_itself(int sqlstate) {
 template <class F>
 auto in_store(F&& call) -> std::invoke_result_t<F> {
   try {
-    return guarded(call);
+    return call();
   } catch (const PgError& error) {
     if (passes_by_itself(error.sqlstate())) throw StoreBusy(error.what());
     throw;
   }
 }
 
-constexpr std::int64_t unix_to_postgres_us =
-    (static_cast<std::int64_t>(POSTGRES_EPOCH_JDATE) - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-
-Oid type_of(const Argument& argument) {
-  struct Types {
-    Oid operator()(const std::string&) const { return TEXTOID; }
-    Oid operator()(bool) const { return BOOLOID; }
-    Oid operator()(std::int32_t) const { return INT4OID; }
-    Oid operator()(std::int64_t) const { return INT8OID; }
-    Oid operator()(const TextColumn&) const { return TEXTARRAYOID; }
-    Oid operator()(const IntColumn&) const { return INT4ARRAYOID; }
-    Oid operator()(const BigintColumn&) const { return INT8ARRAYOID; }
-    Oid operator()(const TimeColumn&) const { return TIMESTAMPTZARRAYOID; }
-  };
-  return std::visit(Types{}, argument);
-}
-
-// Server zone: called inside guarded(); only palloc'd memory and references live here.
-struct ToDatum {
-  template <class T, class F>
-  static Datum array(const std::vector<T>& column, Oid type, int16 length, bool by_value, char align, F&& element) {
-    Datum* values = static_cast<Datum*>(palloc(sizeof(Datum) * (column.size() + 1)));
-    bool* nulls = static_cast<bool*>(palloc0(sizeof(bool) * (column.size() + 1)));
-    for (std::size_t i = 0; i < column.size(); ++i) values[i] = element(column[i], nulls[i]);
-    int dimension = static_cast<int>(column.size());
-    int lower_bound = 1;
-    return PointerGetDatum(
-        construct_md_array(values, nulls, 1, &dimension, &lower_bound, type, length, by_value, align));
-  }
-  static Datum text(const std::string& value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-  }
-  Datum operator()(const std::string& value) const { return text(value); }
-  Datum operator()(bool value) const { return BoolGetDatum(value); }
-  Datum operator()(std::int32_t value) const { return Int32GetDatum(value); }
-  Datum operator()(std::int64_t value) const { return Int64GetDatum(value); }
-  Datum operator()(const TextColumn& column) const {
-    return array(column, TEXTOID, -1, false, TYPALIGN_INT, [](const std::optional<std::string>& value, bool& is_null) {
-      is_null = !value.has_value();
-      return is_null ? Datum{0} : text(*value);
-    });
-  }
-  Datum operator()(const IntColumn& column) const {
-    return array(column, INT4OID, 4, true, TYPALIGN_INT,
-                 [](std::int32_t value, bool&) { return Int32GetDatum(value); });
-  }
-  Datum operator()(const BigintColumn& column) const {
-    return array(column, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-                 [](std::int64_t value, bool&) { return Int64GetDatum(value); });
-  }
-  Datum operator()(const TimeColumn& column) const {
-    return array(column, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-                 [](const std::optional<WallTime>& value, bool& is_null) {
-                   is_null = !value.has_value();
-                   return is_null ? Datum{0}
-                                  : TimestampTzGetDatum(value->time_since_epoch().count() - unix_to_postgres_us);
-                 });
-  }
-};
-
-/// Result of a statement as memory of the transaction's SPI context.
-struct RawRows {
-  std::size_t rows;
-  std::size_t columns;
-  char** cells;
-};
-
-RawRows run_plan(SPIPlanPtr plan, const Argument* arguments, std::size_t count) {
-  Datum* values = static_cast<Datum*>(palloc(sizeof(Datum) * (count + 1)));
-  for (std::size_t i = 0; i < count; ++i) values[i] = std::visit(ToDatum{}, arguments[i]);
-  const int result = SPI_execute_plan(plan, values, nullptr, false, 0);
-  if (result < 0) elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
-  RawRows raw{0, 0, nullptr};
-  if (SPI_tuptable == nullptr) return raw;
-  raw.rows = SPI_processed;
-  raw.columns = static_cast<std::size_t>(SPI_tuptable->tupdesc->natts);
-  raw.cells = static_cast<char**>(palloc(sizeof(char*) * (raw.rows * raw.columns + 1)));
-  for (std::size_t row = 0; row < raw.rows; ++row)
-    for (std::size_t column = 0; column < raw.columns; ++column)
-      raw.cells[row * raw.columns + column] =
-          SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, static_cast<int>(column) + 1);
-  SPI_freetuptable(SPI_tuptable);
-  return raw;
-}
-
-SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count) {
-  Oid* types = static_cast<Oid*>(palloc(sizeof(Oid) * (count + 1)));
-  for (std::size_t i = 0; i < count; ++i) types[i] = type_of(arguments[i]);
-  SPIPlanPtr plan = SPI_prepare(sql, static_cast<int>(count), types);
-  if (plan == nullptr) elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-  SPI_keepplan(plan);
-  return plan;
-}
-
-/// The statement with `{u(name type, …)}` written out.
-std::string with_rows(std::string_view sql, bool one_row) {
-  const std::size_t open = sql.find('{');
-  if (open == std::string_view::npos) return std::string(sql);
-  const std::size_t columns = sql.find('(', open);
-  const std::size_t close = sql.find(")}", columns);
-  const std::string_view name = sql.substr(open + 1, columns - open - 1);
-  std::string values, names;
-  int number = 0;
-  for (std::size_t at = columns + 1; at < close;) {
-    at = sql.find_first_not_of(" \n", at);
-    const std::size_t space = sql.find(' ', at);
-    const std::size_t end = std::min(sql.find(',', space), close);
-    const std::string column(sql.substr(at, space - at));
-    const std::string array = "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1)) + "[]";
-    const char* separator = number == 1 ? "" : ", ";
-    values += separator + (one_row ? "(" + array + ")[1] AS " + column : array);
-    names += separator + column;
-    at = end + 1;
-  }
-  const std::string rows = one_row ? "(SELECT " + values + ") AS " + std::string(name)
-                                   : "unnest(" + values + ") AS " + std::string(name) + "(" + names + ")";
-  return std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2));
-}
-
-/// The first column tells for all: they have the same length. It is one of texts everywhere.
-bool is_one_row(const Argument& argument) {
-  const auto* column = std::get_if<TextColumn>(&argument);
-  return column != nullptr && column->size() == 1;
-}
-
 }  // namespace
 
-Rows Statement::run(std::initializer_list<Argument> arguments) {
-  const bool one_row = arguments.size() > 0 && is_one_row(*arguments.begin());
-  void*& plan_slot = one_row ? plan_of_one_row_ : plan_;
-  if (plan_slot == nullptr) {
-    const std::string sql = with_rows(sql_, one_row);
-    plan_slot = in_store([&] { return prepare(sql.c_str(), arguments.begin(), arguments.size()); });
-  }
-  SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_slot);
-  const RawRows raw = in_store([&] { return run_plan(plan, arguments.begin(), arguments.size()); });
-  std::vector<std::optional<std::string>> cells(raw.rows * raw.columns);
-  for (std::size_t i = 0; i < cells.size(); ++i)
-    if (raw.cells[i] != nullptr) cells[i] = raw.cells[i];
-  return {raw.columns, std::move(cells)};
+Rows StoreStatement::run(std::initializer_list<Argument> arguments) {
+  return in_store([&] { return Statement::run(arguments); });
 }
 
 Transaction::Transaction(const char* what) {
   try {
     in_store([&] {
-      SetCurrentStatementStartTimestamp();
-      StartTransactionCommand();
-      SPI_connect();
-      PushActiveSnapshot(GetTransactionSnapshot());
-      pgstat_report_activity(STATE_RUNNING, what);
+      guarded([&] {
+        SetCurrentStatementStartTimestamp();
+        StartTransactionCommand();
+        SPI_connect();
+        PushActiveSnapshot(GetTransactionSnapshot());
+        pgstat_report_activity(STATE_RUNNING, what);
+      });
     });
   } catch (...) {
     abort_open_transaction();
@@ -192,15 +55,17 @@ Transaction::Transaction(const char* what) {
 
 void Transaction::commit(bool flush) {
   in_store([&] {
-    SPI_finish();
-    PopActiveSnapshot();
-    // An unflushed commit is complete or absent after a crash, and what it told is told again by the next life.
-    if (!flush && synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
-      set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-    else if (flush && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
-      set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-    CommitTransactionCommand();
-    pgstat_report_activity(STATE_IDLE, nullptr);
+    guarded([&] {
+      SPI_finish();
+      PopActiveSnapshot();
+      // An unflushed commit is complete or absent after a crash, and what it told is told again by the next life.
+      if (!flush && synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
+        set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+      else if (flush && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+        set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+      CommitTransactionCommand();
+      pgstat_report_activity(STATE_IDLE, nullptr);
+    });
   });
   open_ = false;
 }

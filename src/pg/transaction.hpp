@@ -1,61 +1,16 @@
-// A transaction of the worker as an object: not committed means aborted. Statements inside it go through Statement.
+// A transaction of the worker as an object: not committed means aborted. Statements inside it go through StoreStatement.
 #pragma once
 
-#include <cstdint>
-#include <initializer_list>
-#include <optional>
-#include <string>
-#include <string_view>
-#include <variant>
-#include <vector>
-
-#include "core/run.hpp"
+#include "pg/statement.hpp"
 
 namespace ops::pg {
 
-/// Arguments of a statement. Arrays are columns of a set, all of the same length; times are timestamptz.
-using TextColumn = std::vector<std::optional<std::string>>;
-using IntColumn = std::vector<std::int32_t>;
-using BigintColumn = std::vector<std::int64_t>;
-using TimeColumn = std::vector<std::optional<WallTime>>;
-using Argument =
-    std::variant<std::string, bool, std::int32_t, std::int64_t, TextColumn, IntColumn, BigintColumn, TimeColumn>;
-
-/// Rows of a result as text; nothing where the value is null.
-class Rows {
+/// A statement of the worker, inside a Transaction.
+class StoreStatement : public Statement {
  public:
-  Rows() = default;
-  Rows(std::size_t columns, std::vector<std::optional<std::string>> cells)
-      : columns_(columns), cells_(std::move(cells)) {}
-  std::size_t size() const { return columns_ == 0 ? 0 : cells_.size() / columns_; }
-  const std::optional<std::string>& at(std::size_t row, std::size_t column) const {
-    return cells_[row * columns_ + column];
-  }
-  /// Empty text for null.
-  std::string text(std::size_t row, std::size_t column) const { return at(row, column).value_or(std::string()); }
-  std::int64_t integer(std::size_t row, std::size_t column) const { return std::stoll(text(row, column)); }
-  bool is_true(std::size_t row, std::size_t column) const { return at(row, column) == "t"; }
-
- private:
-  std::size_t columns_ = 0;
-  std::vector<std::optional<std::string>> cells_;
-};
-
-/// A statement prepared once per process and run any number of times.
-///
-/// `{u(run_id text, seq int)}` stands for a set of rows u, of which $1, $2, … are the columns: unnest(…), and where it is
-/// one row a list of values, which the server starts in half the time.
-class Statement {
- public:
-  explicit constexpr Statement(const char* sql) : sql_(sql) {}
-  /// Inside a Transaction only. The arguments are never copied: a std::variant of g++ 12 that fails to copy a string
-  /// jumps to nowhere. @throws PgError
+  using Statement::Statement;
+  /// @throws StoreBusy for what may go well when it is done again, PgError
   Rows run(std::initializer_list<Argument> arguments);
-
- private:
-  const char* sql_;
-  void* plan_ = nullptr;
-  void* plan_of_one_row_ = nullptr;
 };
 
 class Transaction {

@@ -146,15 +146,15 @@ void pin_session_settings() {
   for (const auto& [name, value] : pinned) SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-Statement extension_statement("SELECT extversion FROM pg_extension WHERE extname = 'ops_runner'");
-Statement armed_statement("SELECT ops._is_armed()");
-Statement adopt_statement("SELECT ops._adopt_identity()");
-Statement note_crash_statement("SELECT ops._note_crash($1)");
-Statement register_statement(R"sql(
+StoreStatement extension_statement("SELECT extversion FROM pg_extension WHERE extname = 'ops_runner'");
+StoreStatement armed_statement("SELECT ops._is_armed()");
+StoreStatement adopt_statement("SELECT ops._adopt_identity()");
+StoreStatement note_crash_statement("SELECT ops._note_crash($1)");
+StoreStatement register_statement(R"sql(
   INSERT INTO ops.workers (worker_id, kind, lock_key, pid, lease_until)
   VALUES ($1, 'server', $2, $3, clock_timestamp() + $4 * interval '1 second'))sql");
-Statement lock_statement("SELECT pg_advisory_lock($1)");
-Statement forget_old_workers_statement(R"sql(
+StoreStatement lock_statement("SELECT pg_advisory_lock($1)");
+StoreStatement forget_old_workers_statement(R"sql(
   DELETE FROM ops.workers w WHERE w.stopped_at < clock_timestamp() - interval '7 days'
      AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.worker_id = w.worker_id))sql");
 

@@ -46,7 +46,7 @@ SELECT set_eq($$SELECT proname::text FROM pg_proc WHERE pronamespace = 'ops'::re
 -- T03: functions with definer rights, fixed.
 SELECT set_eq($$SELECT proname::text FROM pg_proc WHERE pronamespace = 'ops'::regnamespace AND prosecdef$$,
   ARRAY['queue_run', 'claim_next_run', 'append_event', 'finish_run', 'reset_run', 'reset_stuck_runs', 'cancel_run', 'retry_run',
-        'resolve_effect', '_claim_runs', '_take_slots', '_find_ready', '_promote_free_slots', '_rescue_expired_claims', '_note_crash', '_adopt_identity', '_runs_inserted', '_follow_status', '_runs_deleted'], 'the functions with definer rights');
+        'resolve_effect', '_claim_runs', '_take_slots', '_find_ready', '_promote_free_slots', '_rescue_expired_claims', '_note_crash', '_adopt_identity', '_queue_new_runs', '_follow_status', '_runs_deleted'], 'the functions with definer rights');
 SELECT is_empty($$SELECT proname FROM pg_proc WHERE pronamespace = 'ops'::regnamespace AND (prosrc ~* '\mEXECUTE\M' OR proleakproof)$$,
                 'no dynamic SQL, nothing leakproof');
 SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'ops'::regnamespace AND c.relkind = 'v'

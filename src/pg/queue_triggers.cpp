@@ -1,0 +1,439 @@
+// What follows a new row of ops.runs and a change of its status, whoever writes them: phases, the queue, slots and the
+// first event. Lock order everywhere: run, then slots, then queue, then events (rule R11).
+//
+// In C++ because PL/pgSQL took half of the time in which a run is queued, and most of the time in which one changes.
+#include <chrono>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/json.hpp"
+#include "core/pipeline.hpp"
+#include "core/redact.hpp"
+
+#include "pg/boundary.hpp"
+#include "pg/ready_floors.hpp"
+#include "pg/run_row.hpp"
+#include "pg/shared_memory.hpp"
+#include "pg/statement.hpp"
+
+extern "C" {
+OPS_SQL_FUNCTION(ops_queue_new_runs);
+OPS_SQL_FUNCTION(ops_follow_status);
+}
+
+namespace ops::pg {
+
+namespace {
+
+// Statements ---------------------------------------------------------------------------------------------------------
+// Functions and operators are found in pg_catalog: the trigger functions pin the search_path.
+
+Statement environments_statement(R"sql(
+  SELECT e.env_id, e.project_id, e.env_type, e.config FROM {u(env_id text)} JOIN ops.environments e ON e.env_id = u.env_id)sql");
+
+Statement add_phases_statement(R"sql(
+  INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, needs, config, timeout, state)
+  SELECT u.run_id, u.phase_no, u.phase, u.kind, u.needs::text[], u.config::jsonb, u.timeout_ms * interval '1 ms', u.state
+    FROM {u(run_id text, phase_no int, phase text, kind text, needs text, config text, timeout_ms bigint, state text)})sql");
+
+Statement add_to_queue_statement(R"sql(
+  INSERT INTO ops.run_queue (run_id, env_id, priority, available_at, state)
+  SELECT u.run_id, u.env_id, u.priority, u.available_at, u.state
+    FROM {u(run_id text, env_id text, priority int, available_at timestamptz, state text)})sql");
+
+Statement add_events_statement(R"sql(
+  INSERT INTO ops.run_events (run_id, seq, level, message, payload)
+  SELECT u.run_id, 1, 'info', u.message, u.payload::jsonb FROM {u(run_id text, message text, payload text)})sql");
+
+Statement disarm_statement(R"sql(
+  UPDATE ops.armed_identity SET disarmed_because = 'history was restored into this database'
+   WHERE disarmed_because IS NULL)sql");
+
+Statement count_slots_statement("SELECT count(*) FROM ops.run_slots s WHERE s.run_id = ANY ($1)");
+
+// Their runs are locked, so nobody else wants these slots.
+Statement free_slots_statement("DELETE FROM ops.run_slots s WHERE s.run_id = ANY ($1) RETURNING s.env_id");
+
+Statement leave_queue_statement(
+    "DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1) RETURNING CASE q.state WHEN 'ready' THEN q.env_id END");
+
+// Of each environment as many as slots were given back. Too many are harmless: what finds no slot is blocked again by the
+// claim that examines it. Its snapshot sees what was committed while the runs were locked.
+Statement unblock_statement(R"sql(
+  UPDATE ops.run_queue q SET state = 'ready'
+    FROM {f(env_id text, slots int)}
+   CROSS JOIN LATERAL (
+     SELECT b.run_id FROM ops.run_queue b WHERE b.env_id = f.env_id AND b.state = 'blocked'
+      ORDER BY b.priority DESC, b.available_at, b.run_id LIMIT f.slots FOR UPDATE SKIP LOCKED) next_run
+   WHERE q.run_id = next_run.run_id
+  RETURNING q.priority, (extract(epoch FROM q.available_at) * 1000000)::bigint)sql");
+
+// Rows of the statement ----------------------------------------------------------------------------------------------
+
+/// A row of ops.runs, in memory of the server; text is null where the column is.
+struct Row {
+  const char* run_id;
+  const char* project_id;
+  const char* env_id;
+  const char* git_sha;
+  const char* git_ref;
+  const char* requested_by;
+  const char* metadata;  ///< null: empty
+  RunStatus status;
+  int priority;
+  int attempt;
+  TimestampTz available_at;
+  TimestampTz queued_at;
+  bool is_new;    ///< made by this transaction, not restored history
+  bool is_given;  ///< available_at
+};
+
+WallTime wall_time(TimestampTz time) {
+  constexpr std::int64_t postgres_to_unix_us =
+      (static_cast<std::int64_t>(POSTGRES_EPOCH_JDATE) - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+  return WallTime{std::chrono::microseconds{time + postgres_to_unix_us}};
+}
+TimestampTz server_time(WallTime time) {
+  return time.time_since_epoch().count() - wall_time(0).time_since_epoch().count();
+}
+
+const char* copied(std::string_view text) {
+  return pnstrdup(text.data(), text.size());
+}
+
+const char* metadata_text(const RunRow& row) {
+  const Jsonb* document = DatumGetJsonbP(row.at(RunColumn::metadata));
+  if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return nullptr;
+  return JsonbToCString(nullptr, const_cast<JsonbContainer*>(&document->root), VARSIZE(document));
+}
+
+Row row_of(TupleTableSlot* slot) {
+  using enum RunColumn;
+  const RunRow row(slot);
+  Row result{};
+  result.run_id = copied(row.text_at(run_id));
+  result.project_id = copied(row.text_at(project_id));
+  result.env_id = copied(row.text_at(env_id));
+  result.git_sha = copied(row.text_at(git_sha));
+  result.git_ref = copied(row.text_at(git_ref));
+  result.requested_by = pstrdup(NameStr(*DatumGetName(row.at(requested_by))));
+  result.status = row.status().value_or(RunStatus::failed);  // ops._guard_run lets none of another name through
+  result.metadata = metadata_text(row);
+  result.priority = DatumGetInt32(row.at(priority));
+  result.attempt = DatumGetInt32(row.at(attempt));
+  result.is_given = !row.is_null(available_at);
+  result.available_at = result.is_given ? DatumGetTimestampTz(row.at(available_at)) : 0;
+  result.queued_at = DatumGetTimestampTz(row.at(queued_at));
+  result.is_new = DatumGetTimestampTz(row.at(created_at)) == GetCurrentTransactionStartTimestamp();
+  return result;
+}
+
+/// Rows of a transition table, one after the other.
+class TransitionRows {
+ public:
+  TransitionRows(Tuplestorestate* rows, TupleDesc columns)
+      : rows_(rows), slot_(MakeSingleTupleTableSlot(columns, &TTSOpsMinimalTuple)) {
+    tuplestore_rescan(rows_);
+  }
+  /// Null when there are no more; then the slot is given back.
+  TupleTableSlot* next() {
+    if (tuplestore_gettupleslot(rows_, true, false, slot_)) return slot_;
+    ExecDropSingleTupleTableSlot(slot_);
+    return nullptr;
+  }
+
+ private:
+  Tuplestorestate* rows_;
+  TupleTableSlot* slot_;
+};
+
+struct RowList {
+  Row* rows;
+  std::size_t count;
+};
+
+void append(RowList& list, const Row& row) {
+  // Room is doubled at each power of two.
+  if ((list.count & (list.count - 1)) == 0) {
+    const Size bytes = sizeof(Row) * (list.count == 0 ? 1 : 2 * list.count);
+    list.rows = static_cast<Row*>(list.rows == nullptr ? palloc(bytes)
+                                                       : repalloc_huge(list.rows, bytes));
+  }
+  list.rows[list.count++] = row;
+}
+
+RowList inserted_rows(const TriggerData* trigger) {
+  RowList list{};
+  TransitionRows rows(trigger->tg_newtable, RelationGetDescr(trigger->tg_relation));
+  while (TupleTableSlot* slot = rows.next()) append(list, row_of(slot));
+  return list;
+}
+
+/// Rows whose status has changed, with the new status.
+RowList changed_rows(const TriggerData* trigger) {
+  RowList list{};
+  TupleDesc columns = RelationGetDescr(trigger->tg_relation);
+  // Both tables hold one row for each change, in the same order.
+  TransitionRows before(trigger->tg_oldtable, columns);
+  TransitionRows after(trigger->tg_newtable, columns);
+  for (;;) {
+    TupleTableSlot* old_slot = before.next();
+    TupleTableSlot* new_slot = after.next();
+    if (old_slot == nullptr || new_slot == nullptr) return list;
+    if (!RunRow(old_slot).same(RunRow(new_slot), RunColumn::status)) append(list, row_of(new_slot));
+  }
+}
+
+const TriggerData* trigger_of(FunctionCallInfo fcinfo) {
+  if (!CALLED_AS_TRIGGER(fcinfo))
+    throw SqlError(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this function is a trigger of ops.runs");
+  return reinterpret_cast<TriggerData*>(fcinfo->context);
+}
+
+// Both ---------------------------------------------------------------------------------------------------------------
+
+/// Puts runs into the queue, and tells claims and the worker of them when this transaction commits.
+/// @return whether the time of one has not come
+bool add_to_queue(const std::vector<const Row*>& rows) {
+  if (rows.empty()) return false;
+  TextColumn run_id, env_id, state;
+  IntColumn priority;
+  TimeColumn available_at;
+  const TimestampTz now = GetCurrentTimestamp();
+  bool one_is_later = false;
+  for (const Row* row : rows) {
+    const bool is_later = row->is_given && row->available_at > now;
+    const TimestampTz since = row->is_given ? row->available_at : row->queued_at;
+    run_id.emplace_back(row->run_id);
+    env_id.emplace_back(row->env_id);
+    priority.push_back(row->priority);
+    available_at.emplace_back(wall_time(since));
+    state.emplace_back(is_later ? "later" : "ready");
+    guarded([&] { is_later ? note_later(since) : note_ready(row->priority, since); });
+    one_is_later |= is_later;
+  }
+  add_to_queue_statement.run(
+      {std::move(run_id), std::move(env_id), std::move(priority), std::move(available_at), std::move(state)});
+  return one_is_later;
+}
+
+void ring_for_queue(bool check) {
+  guarded([&] {
+    Bell bell;
+    bell.queue = true;
+    bell.check = check;
+    ring_at_commit(bell);
+  });
+}
+
+// Insert -------------------------------------------------------------------------------------------------------------
+
+struct Environment {
+  std::string project_id;
+  std::string env_type;
+  Json config;
+};
+
+std::map<std::string, Environment, std::less<>> environments_of(const std::vector<const Row*>& rows) {
+  std::map<std::string, Environment, std::less<>> environments;
+  for (const Row* row : rows) environments.try_emplace(row->env_id);
+  TextColumn ids;
+  for (const auto& [env_id, environment] : environments) ids.emplace_back(env_id);
+  const Rows found = environments_statement.run({std::move(ids)});
+  for (std::size_t i = 0; i < found.size(); ++i)
+    environments[found.text(i, 0)] = {found.text(i, 1), found.text(i, 2),
+                                      parse_json(found.text(i, 3), JsonLimits::none()).value_or(Json::object())};
+  return environments;
+}
+
+void check_new_run(const Row& row, const Environment& environment) {
+  const bool foreign = environment.project_id != row.project_id;
+  if (!foreign && row.attempt == 0 && (row.status == RunStatus::queued || row.status == RunStatus::waiting)) return;
+  throw SqlError(ERRCODE_INVALID_PARAMETER_VALUE, "run \"" + std::string(row.run_id) + "\" cannot be queued",
+                 foreign ? "Environment \"" + std::string(row.env_id) + "\" does not belong to project \"" + row.project_id + "\"."
+                         : "A new run is queued or waiting and has no attempts and no events; this one is " +
+                               std::string(to_string(row.status)) + ".",
+                 "Queue runs with ops.queue_run(project, environment, git_sha, git_ref).");
+}
+
+/// A text array as the server reads it.
+std::string array_text(const std::vector<std::string>& elements) {
+  std::string text = "{";
+  for (const std::string& element : elements) {
+    text += text.size() == 1 ? "\"" : ",\"";
+    for (const char c : element) {
+      if (c == '"' || c == '\\') text += '\\';
+      text += c;
+    }
+    text += '"';
+  }
+  return text + "}";
+}
+
+Plan plan_of(const Row& row, const Environment& environment) {
+  const Json metadata = row.metadata == nullptr ? Json::object()
+                                                : parse_json(row.metadata, JsonLimits::none()).value_or(Json::object());
+  Plan plan = plan_phases(environment.config, metadata, environment.env_type, row.git_ref, default_catalog());
+  if (plan.error)
+    throw SqlError(ERRCODE_INVALID_PARAMETER_VALUE, "phases of the run, " + plan.error->path + ": " + plan.error->message,
+                   "JSON path: " + plan.error->path, plan.error->hint);
+  return plan;
+}
+
+void add_phases(const std::vector<const Row*>& rows) {
+  const auto environments = environments_of(rows);
+  TextColumn run_id, phase, kind, needs, config, state;
+  IntColumn phase_no;
+  BigintColumn timeout_ms;
+  for (const Row* row : rows) {
+    const Environment& environment = environments.at(row->env_id);
+    check_new_run(*row, environment);
+    for (const PhaseFacts& planned : plan_of(*row, environment).phases) {
+      run_id.emplace_back(row->run_id);
+      phase_no.push_back(planned.phase_no);
+      phase.emplace_back(planned.name);
+      kind.emplace_back(planned.kind);
+      needs.emplace_back(array_text(planned.needs));
+      config.emplace_back(dump_json(planned.config));
+      timeout_ms.push_back(planned.timeout.count());
+      state.emplace_back(std::string(to_string(planned.state)));
+    }
+  }
+  add_phases_statement.run({std::move(run_id), std::move(phase_no), std::move(phase), std::move(kind), std::move(needs),
+                            std::move(config), std::move(timeout_ms), std::move(state)});
+}
+
+void tell_queued(const std::vector<const Row*>& rows) {
+  TextColumn run_id, message, payload;
+  for (const Row* row : rows) {
+    run_id.emplace_back(row->run_id);
+    message.emplace_back(clean_text(redact(std::string(to_string(row->status)) + " by " + row->requested_by + ": " +
+                                           row->git_ref + " for " + row->env_id)));
+    payload.emplace_back(dump_json(Json{{"git_sha", row->git_sha}, {"git_ref", row->git_ref}}));
+  }
+  add_events_statement.run({std::move(run_id), std::move(message), std::move(payload)});
+}
+
+void queue_new_runs(FunctionCallInfo fcinfo) {
+  const TriggerData* trigger = trigger_of(fcinfo);
+  const RowList list = guarded([&] {
+    SPI_connect();
+    return inserted_rows(trigger);
+  });
+  std::vector<const Row*> fresh, queued;
+  bool restored_work = false;
+  for (std::size_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[i];
+    if (row.is_new)
+      fresh.push_back(&row);
+    else
+      restored_work |= !is_final(row.status);
+    if (row.is_new && row.status == RunStatus::queued) queued.push_back(&row);
+  }
+  if (!fresh.empty()) {
+    add_phases(fresh);
+    const bool one_is_later = add_to_queue(queued);
+    tell_queued(fresh);
+    // A check lets the worker learn when the next run is due.
+    ring_for_queue(one_is_later);
+    if (shared_state() == nullptr)
+      guarded([] {
+        ereport(WARNING, (errmsg("no worker of this server will claim this run"),
+                          errhint("Add ops_runner to shared_preload_libraries and restart the server; the run stays "
+                                  "queued until then.")));
+      });
+  }
+  // History that is not over: this database was made from a dump. It shall not act by itself (ops.arm).
+  if (restored_work) {
+    disarm_statement.run({});
+    guarded([] {
+      Bell bell;
+      bell.check = true;
+      ring_at_commit(bell);
+    });
+  }
+  guarded([] { SPI_finish(); });
+}
+
+// Update -------------------------------------------------------------------------------------------------------------
+
+void check_slots(const TextColumn& active) {
+  const Rows count = count_slots_statement.run({active});
+  // ops._take_slots has moved the queue row into a slot already.
+  if (count.integer(0, 0) != static_cast<std::int64_t>(active.size()))
+    throw SqlError(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "a run without a slot cannot be claimed", {},
+                   "Claim runs with ops.claim_next_run(worker).");
+}
+
+/// Each time an environment is named, one of its blocked runs becomes ready.
+void unblock(const Rows& freed, const Rows& unqueued) {
+  std::map<std::string, int> slots;
+  for (const Rows* rows : {&freed, &unqueued})
+    for (std::size_t i = 0; i < rows->size(); ++i)
+      if (rows->at(i, 0)) ++slots[*rows->at(i, 0)];
+  if (slots.empty()) return;
+  TextColumn env_id;
+  IntColumn count;
+  for (const auto& [id, number] : slots) {
+    env_id.emplace_back(id);
+    count.push_back(number);
+  }
+  const Rows ready = unblock_statement.run({std::move(env_id), std::move(count)});
+  for (std::size_t i = 0; i < ready.size(); ++i) {
+    const int priority = static_cast<int>(ready.integer(i, 0));
+    const TimestampTz since = server_time(WallTime{std::chrono::microseconds{ready.integer(i, 1)}});
+    guarded([&] { note_ready(priority, since); });
+  }
+}
+
+void follow_status(FunctionCallInfo fcinfo) {
+  const TriggerData* trigger = trigger_of(fcinfo);
+  const RowList list = guarded([&] {
+    SPI_connect();
+    return changed_rows(trigger);
+  });
+  TextColumn active, inactive, stopped;
+  std::vector<const Row*> queued;
+  for (std::size_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[i];
+    if (row.status == RunStatus::claimed || row.status == RunStatus::running) {
+      active.emplace_back(row.run_id);
+      continue;
+    }
+    inactive.emplace_back(row.run_id);
+    if (row.status == RunStatus::queued)
+      queued.push_back(&row);
+    else
+      stopped.emplace_back(row.run_id);
+  }
+  if (!active.empty()) check_slots(active);
+  if (!inactive.empty()) {
+    const Rows freed = free_slots_statement.run({inactive});
+    // A ready run that goes gives its turn to a blocked one.
+    const Rows unqueued = stopped.empty() ? Rows() : leave_queue_statement.run({stopped});
+    const bool one_is_later = add_to_queue(queued);
+    unblock(freed, unqueued);
+    ring_for_queue(one_is_later);
+  }
+  guarded([] { SPI_finish(); });
+}
+
+}  // namespace
+
+}  // namespace ops::pg
+
+Datum ops_queue_new_runs(PG_FUNCTION_ARGS) {
+  return ops::pg::entry([&]() -> Datum {
+    ops::pg::queue_new_runs(fcinfo);
+    return PointerGetDatum(nullptr);
+  });
+}
+
+Datum ops_follow_status(PG_FUNCTION_ARGS) {
+  return ops::pg::entry([&]() -> Datum {
+    ops::pg::follow_status(fcinfo);
+    return PointerGetDatum(nullptr);
+  });
+}
