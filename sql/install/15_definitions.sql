@@ -54,25 +54,9 @@ CREATE FUNCTION ops._note_ready(p_priority int, p_since timestamptz) RETURNS boo
 COMMENT ON FUNCTION ops._note_ready(int, timestamptz) IS
   'At commit: claims look for runs of this priority that became available then or later. True';
 
-CREATE FUNCTION ops._ready_floors(p_found_all boolean, OUT priorities int[], OUT since timestamptz[], OUT raise_due boolean,
-                                   OUT later_due boolean)
-  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_ready_floors';
-COMMENT ON FUNCTION ops._ready_floors(boolean) IS
-  'Priorities that have something ready, the highest first, and since when, and whether a run''s time has come; null when nobody knows. With true, what this transaction has noted is all there is';
-
-CREATE FUNCTION ops._raise_ready_floor(p_priority int, p_since timestamptz) RETURNS void
-  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_raise_ready_floor';
-COMMENT ON FUNCTION ops._raise_ready_floor(int, timestamptz) IS
-  'At commit: nothing of this priority is ready that became available earlier, but what was committed since this transaction has looked';
-
 CREATE FUNCTION ops._note_later(p_since timestamptz) RETURNS boolean
   LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_note_later';
 COMMENT ON FUNCTION ops._note_later(timestamptz) IS 'At commit: from this time on claims look for runs whose time has come. True';
-
-CREATE FUNCTION ops._raise_later_floor(p_since timestamptz) RETURNS void
-  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_raise_later_floor';
-COMMENT ON FUNCTION ops._raise_later_floor(timestamptz) IS
-  'At commit: no run''s time comes earlier, but of those that were committed since this transaction has looked';
 
 CREATE FUNCTION ops._extension_created() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_extension_created';

@@ -15,6 +15,7 @@
 #include "pg/boundary.hpp"
 #include "pg/ready_floors.hpp"
 #include "pg/run_row.hpp"
+#include "pg/server_time.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/statement.hpp"
 
@@ -89,15 +90,6 @@ struct Row {
   bool is_new;    ///< made by this transaction, not restored history
   bool is_given;  ///< available_at
 };
-
-WallTime wall_time(TimestampTz time) {
-  constexpr std::int64_t postgres_to_unix_us =
-      (static_cast<std::int64_t>(POSTGRES_EPOCH_JDATE) - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-  return WallTime{std::chrono::microseconds{time + postgres_to_unix_us}};
-}
-TimestampTz server_time(WallTime time) {
-  return time.time_since_epoch().count() - wall_time(0).time_since_epoch().count();
-}
 
 const char* copied(std::string_view text) {
   return pnstrdup(text.data(), text.size());

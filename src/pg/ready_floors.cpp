@@ -7,10 +7,7 @@
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_note_ready);
-OPS_SQL_FUNCTION(ops_ready_floors);
-OPS_SQL_FUNCTION(ops_raise_ready_floor);
 OPS_SQL_FUNCTION(ops_note_later);
-OPS_SQL_FUNCTION(ops_raise_later_floor);
 }
 
 namespace ops::pg {
@@ -63,6 +60,8 @@ void watch() {
 
 void forget_ready_floors(ReadyFloors& floors) noexcept {
   floors.known = false;
+  floors.lowest = later;
+  floors.highest = -1;
   std::ranges::fill(floors.floor, DT_NOEND);
   std::ranges::fill(floors.arrived, DT_NOEND);
 }
@@ -77,7 +76,11 @@ void apply_ready_floors(ReadyFloors* floors) noexcept {
     for (int i = 0; i < pending.touched_count; ++i) {
       const int at = pending.touched[i];
       if (pending.is_raised[at] && may_raise) floors->floor[at] = std::max(floors->floor[at], pending.raised[at]);
-      if (pending.is_noted[at]) floors->arrived[at] = std::min(floors->arrived[at], pending.noted[at]);
+      if (!pending.is_noted[at]) continue;
+      floors->arrived[at] = std::min(floors->arrived[at], pending.noted[at]);
+      if (at == later) continue;
+      floors->lowest = std::min(floors->lowest, at);
+      floors->highest = std::max(floors->highest, at);
     }
     if (pending.found_all) floors->known = true;
   }
@@ -124,64 +127,8 @@ void forget_raises() {
   pending.touched_count = kept;
 }
 
-struct Look {
-  int count = -1;  ///< of the priorities; -1: nobody knows yet
-  bool raise_due = false;
-  bool later_due = false;
-};
-
-/// Fills both arrays with the priorities that have something ready, the highest first.
-Look look(bool found_all, Datum* of_priority, Datum* since) {
-  watch();
-  forget_raises();
-  pending.look = 0;
-  Look seen;
-  if (shared_state() != nullptr) LWLockAcquire(shared_state()->lock, LW_EXCLUSIVE);
-  ReadyFloors* floors = shared_floors();
-  const bool known = floors != nullptr && floors->known;
-  if (known) {
-    for (int at = 0; at < ready_floor_count; ++at)
-      floors->floor[at] = std::min(floors->floor[at], std::exchange(floors->arrived[at], DT_NOEND));
-    pending.look = ++floors->looks;
-    seen.raise_due = floors->looks % looks_between_raises == 0;
-    seen.later_due = floors->floor[later] <= GetCurrentTimestamp();
-  }
-  int count = 0;
-  for (int at = priorities - 1; (known || found_all) && at >= 0; --at) {
-    TimestampTz oldest = known ? floors->floor[at] : DT_NOEND;
-    if (pending.is_noted[at]) oldest = std::min(oldest, pending.noted[at]);
-    if (oldest == DT_NOEND) continue;
-    of_priority[count] = Int32GetDatum(at + lowest_priority);
-    since[count++] = TimestampTzGetDatum(oldest);
-  }
-  if (shared_state() != nullptr) LWLockRelease(shared_state()->lock);
-  pending.found_all |= found_all;
-  if (known || found_all) seen.count = count;
-  return seen;
-}
-
-Datum array_of(Datum* values, int count, Oid type) {
-  int16 length = 0;
-  bool by_value = false;
-  char align = 0;
-  get_typlenbyvalalign(type, &length, &by_value, &align);
-  return PointerGetDatum(construct_array(values, count, type, length, by_value, align));
-}
-
-Datum ready_floors(PG_FUNCTION_ARGS) {
-  TupleDesc columns = nullptr;
-  if (get_call_result_type(fcinfo, nullptr, &columns) != TYPEFUNC_COMPOSITE)
-    elog(ERROR, "return type must be a row type");
-  Datum* of_priority = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
-  Datum* since = static_cast<Datum*>(palloc(sizeof(Datum) * priorities));
-  const Look seen = look(PG_GETARG_BOOL(0), of_priority, since);
-  Datum values[] = {0, 0, BoolGetDatum(seen.raise_due), BoolGetDatum(seen.later_due)};
-  bool nulls[] = {seen.count < 0, seen.count < 0, false, false};
-  if (seen.count >= 0) {
-    values[0] = array_of(of_priority, seen.count, INT4OID);
-    values[1] = array_of(since, seen.count, TIMESTAMPTZOID);
-  }
-  return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(columns), values, nulls));
+void lower_to_arrived(ReadyFloors& floors, int at) {
+  floors.floor[at] = std::min(floors.floor[at], std::exchange(floors.arrived[at], DT_NOEND));
 }
 
 }  // namespace
@@ -194,6 +141,58 @@ void note_later(TimestampTz since) {
   note(later, since);
 }
 
+void raise_ready_floor(int priority, TimestampTz since) {
+  raise(index_of(priority), since);
+}
+
+void raise_later_floor(TimestampTz since) {
+  raise(later, since);
+}
+
+ReadyLook look_for_ready(bool found_all, int* priority, TimestampTz* since) {
+  watch();
+  forget_raises();
+  pending.look = 0;
+  ReadyLook seen;
+  if (shared_state() != nullptr) LWLockAcquire(shared_state()->lock, LW_EXCLUSIVE);
+  ReadyFloors* floors = shared_floors();
+  const bool known = floors != nullptr && floors->known;
+  int lowest = 0;
+  int highest = priorities - 1;
+  if (known) {
+    lower_to_arrived(*floors, later);
+    // Grows with what arrives and shrinks to what is left: most servers use one priority or two.
+    lowest = std::exchange(floors->lowest, later);
+    highest = std::exchange(floors->highest, -1);
+    for (int at = lowest; at <= highest; ++at) {
+      lower_to_arrived(*floors, at);
+      if (floors->floor[at] == DT_NOEND) continue;
+      floors->lowest = std::min(floors->lowest, at);
+      floors->highest = at;
+    }
+    for (int i = 0; i < pending.touched_count; ++i) {
+      if (pending.touched[i] == later) continue;
+      lowest = std::min(lowest, pending.touched[i]);
+      highest = std::max(highest, pending.touched[i]);
+    }
+    pending.look = ++floors->looks;
+    seen.raise_due = floors->looks % looks_between_raises == 0;
+    seen.later_due = floors->floor[later] <= GetCurrentTimestamp();
+  }
+  int count = 0;
+  for (int at = highest; (known || found_all) && at >= lowest; --at) {
+    TimestampTz oldest = known ? floors->floor[at] : DT_NOEND;
+    if (pending.is_noted[at]) oldest = std::min(oldest, pending.noted[at]);
+    if (oldest == DT_NOEND) continue;
+    priority[count] = at + lowest_priority;
+    since[count++] = oldest;
+  }
+  if (shared_state() != nullptr) LWLockRelease(shared_state()->lock);
+  pending.found_all |= found_all;
+  if (known || found_all) seen.count = count;
+  return seen;
+}
+
 }  // namespace ops::pg
 
 // Server zone: these shells hold nothing with a destructor, so server errors may pass through them.
@@ -203,21 +202,7 @@ Datum ops_note_ready(PG_FUNCTION_ARGS) {
   PG_RETURN_BOOL(true);
 }
 
-Datum ops_ready_floors(PG_FUNCTION_ARGS) {
-  return ops::pg::ready_floors(fcinfo);
-}
-
-Datum ops_raise_ready_floor(PG_FUNCTION_ARGS) {
-  ops::pg::raise(ops::pg::index_of(PG_GETARG_INT32(0)), PG_GETARG_TIMESTAMPTZ(1));
-  PG_RETURN_VOID();
-}
-
 Datum ops_note_later(PG_FUNCTION_ARGS) {
   ops::pg::note_later(PG_GETARG_TIMESTAMPTZ(0));
   PG_RETURN_BOOL(true);
-}
-
-Datum ops_raise_later_floor(PG_FUNCTION_ARGS) {
-  ops::pg::raise(ops::pg::later, PG_GETARG_TIMESTAMPTZ(0));
-  PG_RETURN_VOID();
 }

@@ -23,6 +23,7 @@ constexpr int ready_floor_count = highest_priority - lowest_priority + 2;
 struct ReadyFloors {
   bool known;
   uint64 looks;  ///< how often a claim has looked: the newest look alone may raise
+  int lowest, highest;  ///< all priorities of which floor or arrived tells something lie between, as places
   TimestampTz floor[ready_floor_count];
   TimestampTz arrived[ready_floor_count];  ///< became ready since the newest look
 };
@@ -34,6 +35,23 @@ void forget_ready_floors(ReadyFloors&) noexcept;
 void note_ready(int priority, TimestampTz since);
 /// The same for a run whose time has not come.
 void note_later(TimestampTz since);
+
+/// What a claim sees when it looks at the floors.
+struct ReadyLook {
+  int count = -1;          ///< priorities that have something ready; -1: nobody knows
+  bool raise_due = false;  ///< floors have not been raised for some claims
+  bool later_due = false;  ///< a run's time has come
+};
+/// Server zone.
+/// @param found_all  what this transaction has noted is all that is ready
+/// @param priority   filled with the priorities that have something ready, the highest first; room for ready_floor_count
+/// @param since      filled with where their ready runs begin
+ReadyLook look_for_ready(bool found_all, int* priority, TimestampTz* since);
+/// When the current transaction commits: nothing of this priority is ready that became available earlier, but what was
+/// committed since it has looked. Server zone.
+void raise_ready_floor(int priority, TimestampTz since);
+/// The same for runs whose time has not come.
+void raise_later_floor(TimestampTz since);
 
 bool ready_floors_changed() noexcept;
 /// What the current transaction has noted, when it commits; under the lock. Before anybody is woken by it.

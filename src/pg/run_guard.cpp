@@ -63,6 +63,9 @@ const char* problem_of_status(const RunRow& row, std::optional<RunStatus> now) {
   if (is_final(*now) == row.is_null(finished_at)) return "A run has finished_at when its status is final, and only then.";
   if ((*now == RunStatus::waiting) == row.is_null(waiting_for))
     return "A run has waiting_for when its status is waiting, and only then.";
+  for (const RunColumn column : {available_at, queued_at})
+    if (!row.is_null(column) && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(row.at(column))))
+      return "available_at and queued_at are times of a calendar, not infinity.";
   return nullptr;
 }
 

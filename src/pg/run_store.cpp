@@ -6,6 +6,7 @@
 
 #include "core/json.hpp"
 
+#include "pg/take_slots.hpp"
 #include "pg/transaction.hpp"
 
 #include "pg/boundary.hpp"
@@ -16,8 +17,6 @@ namespace {
 
 // Statements ---------------------------------------------------------------------------------------------------------
 // Every operator and function is found in pg_catalog first: the worker pins its search_path. {u(…)}: see Statement.
-
-StoreStatement take_slots_statement("SELECT unnest(ops._take_slots($1, $2))");
 
 // For claims of a transaction that records nothing of them.
 StoreStatement complete_claims_statement(R"sql(
@@ -200,11 +199,11 @@ using LastEvents = std::map<std::string, std::int64_t>;
 
 /// Runs that were locked, with what their phases need to know.
 /// @param claimed  of a new claim: each run gets a claim token and another attempt, which are in no table yet; filled
-std::vector<ClaimedRun> read_runs(const Rows& locked, LastEvents* claimed) {
+std::vector<ClaimedRun> read_runs(const std::vector<std::string>& locked, LastEvents* claimed) {
   std::vector<ClaimedRun> runs;
-  if (locked.size() == 0) return runs;
+  if (locked.empty()) return runs;
   TextColumn ids;
-  for (std::size_t i = 0; i < locked.size(); ++i) ids.emplace_back(locked.text(i, 0));
+  for (const std::string& run_id : locked) ids.emplace_back(run_id);
   const Rows rows = facts_statement.run({std::move(ids), claimed != nullptr});
   // A claim without its facts would be held for ever and performed by nobody: better none at all.
   if (rows.size() != locked.size())
@@ -295,9 +294,8 @@ class RunTransaction final : public StoreTransaction {
   explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
 
   std::vector<ClaimedRun> claim(int limit) override {
-    const Rows taken = take_slots_statement.run({worker_id_, limit});
     LastEvents last;
-    std::vector<ClaimedRun> runs = read_runs(taken, &last);
+    std::vector<ClaimedRun> runs = read_runs(slots(limit), &last);
     read_history(runs);
     for (const ClaimedRun& run : runs)
       open_claims_.emplace(run.facts.run_id, OpenClaim{run.claim_token, last.at(run.facts.run_id)});
@@ -342,6 +340,14 @@ class RunTransaction final : public StoreTransaction {
     std::string token;
     std::int64_t last_event;
   };
+  std::vector<std::string> slots(int limit) const {
+    try {
+      return take_slots(worker_id_, limit);
+    } catch (const std::exception&) {
+      throw_as_store_failure();
+    }
+  }
+
   using Ours = std::set<std::string>;  ///< runs whose claim token is valid; they are locked
 
   void complete_claims() {
@@ -525,7 +531,10 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   const Rows slots = take_over_slots_statement.run({worker_id_, std::move(locked)});
   TextColumn ids;
   for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
-  std::vector<ClaimedRun> runs = read_runs(take_over_runs_statement.run({worker_id_, std::move(ids)}), nullptr);
+  const Rows taken = take_over_runs_statement.run({worker_id_, std::move(ids)});
+  std::vector<std::string> ours;
+  for (std::size_t i = 0; i < taken.size(); ++i) ours.push_back(taken.text(i, 0));
+  std::vector<ClaimedRun> runs = read_runs(ours, nullptr);
   read_history(runs);
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;

@@ -5,13 +5,11 @@
 #include <utility>
 
 #include "pg/boundary.hpp"
+#include "pg/server_time.hpp"
 
 namespace ops::pg {
 
 namespace {
-
-constexpr std::int64_t unix_to_postgres_us =
-    (static_cast<std::int64_t>(POSTGRES_EPOCH_JDATE) - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 
 Oid type_of(const Argument& argument) {
   struct Types {
@@ -65,7 +63,7 @@ struct ToDatum {
                  [](const std::optional<WallTime>& value, bool& is_null) {
                    is_null = !value.has_value();
                    return is_null ? Datum{0}
-                                  : TimestampTzGetDatum(value->time_since_epoch().count() - unix_to_postgres_us);
+                                  : TimestampTzGetDatum(server_time(*value));
                  });
   }
 };
@@ -130,10 +128,11 @@ std::string with_rows(std::string_view sql, bool one_row) {
   return std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2));
 }
 
-/// The first column tells for all: they have the same length. It is one of texts everywhere.
+/// The first column tells for all: they have the same length.
 bool is_one_row(const Argument& argument) {
-  const auto* column = std::get_if<TextColumn>(&argument);
-  return column != nullptr && column->size() == 1;
+  if (const auto* texts = std::get_if<TextColumn>(&argument)) return texts->size() == 1;
+  const auto* numbers = std::get_if<IntColumn>(&argument);
+  return numbers != nullptr && numbers->size() == 1;
 }
 
 }  // namespace

@@ -24,13 +24,21 @@ template <class F>
 auto in_store(F&& call) -> std::invoke_result_t<F> {
   try {
     return call();
+  } catch (const PgError&) {
+    throw_as_store_failure();
+  }
+}
+
+}  // namespace
+
+void throw_as_store_failure() {
+  try {
+    throw;
   } catch (const PgError& error) {
     if (passes_by_itself(error.sqlstate())) throw StoreBusy(error.what());
     throw;
   }
 }
-
-}  // namespace
 
 Rows StoreStatement::run(std::initializer_list<Argument> arguments) {
   return in_store([&] { return Statement::run(arguments); });

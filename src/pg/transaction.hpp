@@ -13,6 +13,9 @@ class StoreStatement : public Statement {
   Rows run(std::initializer_list<Argument> arguments);
 };
 
+/// In a catch block: throws what was caught again, as StoreBusy where it may go well when it is done again.
+[[noreturn]] void throw_as_store_failure();
+
 class Transaction {
  public:
   /// Starts a transaction with a snapshot and opens SPI. @param what  shown in pg_stat_activity

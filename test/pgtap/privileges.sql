@@ -78,7 +78,7 @@ SELECT set_eq(
       (ARRAY['ops_operator', 'ops_admin'], ARRAY['queue_run', 'cancel_run', 'retry_run', 'reset_run', 'reset_stuck_runs', 'resolve_effect']),
       (ARRAY['ops_external_worker'], ARRAY['claim_next_run', 'append_event', 'finish_run', 'reset_stuck_runs']),
       (ARRAY['ops_admin'], ARRAY['_is_name', '_check_environment_config']),
-      (ARRAY['ops_runner_worker'], ARRAY['_take_slots', '_find_ready', '_promote_free_slots', '_rescue_expired_claims', '_note_crash', '_is_armed', '_adopt_identity',
+      (ARRAY['ops_runner_worker'], ARRAY['_find_ready', '_promote_free_slots', '_rescue_expired_claims', '_note_crash', '_is_armed', '_adopt_identity',
              '_system_identifier', '_data_directory', '_timeline'])) AS m(roles, objects),
       unnest(roles) AS role, unnest(objects) AS object$$,
   'who may call which function');

@@ -1,0 +1,322 @@
+#include "pg/take_slots.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "pg/boundary.hpp"
+#include "pg/ready_floors.hpp"
+#include "pg/server_time.hpp"
+#include "pg/shared_memory.hpp"
+#include "pg/statement.hpp"
+
+extern "C" {
+OPS_SQL_FUNCTION(ops_take_slots);
+}
+
+namespace ops::pg {
+
+namespace {
+
+/// Largest number of runs examined at once while runs that cannot be claimed now stand before others.
+constexpr int widest_window = 1000;
+constexpr int most_rounds = 64;
+/// Floors are raised at once after a claim of more runs: so many dead index entries would have to be read again.
+constexpr std::size_t many_claims = 64;
+
+// Statements ---------------------------------------------------------------------------------------------------------
+// OFFSET 0: each row is looked up by its key, whatever a plan knows of the table's size.
+
+Statement find_ready_statement("SELECT ops._find_ready()");
+
+Statement make_due_ready_statement(R"sql(
+  UPDATE ops.run_queue q SET state = 'ready'
+    FROM (SELECT d.run_id FROM ops.run_queue d WHERE d.state = 'later' AND d.available_at <= clock_timestamp()
+           ORDER BY d.available_at LIMIT 1000 FOR UPDATE SKIP LOCKED) d
+   WHERE q.run_id = d.run_id
+  RETURNING q.priority, (extract(epoch FROM q.available_at) * 1000000)::bigint)sql");
+
+Statement next_later_statement(R"sql(
+  SELECT (extract(epoch FROM q.available_at) * 1000000)::bigint FROM ops.run_queue q
+   WHERE q.state = 'later' ORDER BY q.available_at LIMIT 1)sql");
+
+Statement candidates_statement(R"sql(
+  SELECT q.run_id, q.env_id
+    FROM {f(priority int, since timestamptz)}
+   CROSS JOIN LATERAL (
+     SELECT q.run_id, q.env_id FROM ops.run_queue q
+      WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since AND q.env_id <> ALL ($3)
+      ORDER BY q.available_at, q.run_id LIMIT $4 FOR UPDATE SKIP LOCKED) q
+   LIMIT $4)sql");
+
+// Claims of one environment take turns by its row, so that two of them never want the same slot number.
+Statement lock_environments_statement(R"sql(
+  SELECT e.env_id, e.max_active_runs FROM {u(env_id text)}
+   CROSS JOIN LATERAL (SELECT e.env_id, e.max_active_runs FROM ops.environments e WHERE e.env_id = u.env_id
+                       OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) e)sql");
+
+Statement lock_runs_statement(R"sql(
+  SELECT r.run_id FROM {u(run_id text)}
+   CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
+                       OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
+
+// Of a single run, as on a quiet day; its environment is locked.
+Statement take_one_slot_statement(R"sql(
+  INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
+  SELECT $1, n.slot_no, $2, $3
+    FROM generate_series(1, $4) AS n(slot_no)
+   WHERE (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = $1) < $4
+     AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = $1 AND s.slot_no = n.slot_no)
+   LIMIT 1
+  ON CONFLICT DO NOTHING RETURNING run_id)sql");
+
+// Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would cost
+// their product.
+Statement take_slots_statement(R"sql(
+  WITH wanted AS (
+    SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
+      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(run_id, env_id, place)
+     GROUP BY w.env_id)
+  INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
+  SELECT w.env_id, f.slot_no, w.runs[f.turn], $3
+    FROM wanted w
+    JOIN ops.environments e ON e.env_id = w.env_id
+   CROSS JOIN LATERAL (
+     SELECT n.slot_no, row_number() OVER () AS turn
+       FROM generate_series(1, e.max_active_runs) AS n(slot_no)
+      WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = w.env_id AND s.slot_no = n.slot_no)
+      LIMIT least(cardinality(w.runs),
+                  greatest(0, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = w.env_id)))) f
+   ORDER BY w.places[f.turn] LIMIT $4
+  ON CONFLICT DO NOTHING RETURNING run_id)sql");
+
+Statement leave_queue_statement("DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1)");
+
+// Full only where every active run can be locked: one that is ending right now is locked by the other session. And one that
+// ends from now on waits for this transaction and then finds its successor blocked.
+Statement full_environments_statement(R"sql(
+  SELECT f.env_id
+    FROM (SELECT a.env_id, count(*) AS active
+            FROM (SELECT s.env_id FROM ops.run_slots s
+                   CROSS JOIN LATERAL (SELECT FROM ops.runs r WHERE r.run_id = s.run_id
+                                          AND (r.status IN ('claimed', 'running') OR r.run_id = ANY ($2))
+                                       OFFSET 0 FOR SHARE SKIP LOCKED) r
+                   WHERE s.env_id = ANY ($1)) a
+           GROUP BY a.env_id) f
+    JOIN ops.environments e ON e.env_id = f.env_id AND f.active >= e.max_active_runs)sql");
+
+Statement block_statement("UPDATE ops.run_queue q SET state = 'blocked' WHERE q.run_id = ANY ($1) AND q.env_id = ANY ($2)");
+
+Statement oldest_ready_statement(R"sql(
+  SELECT f.priority, (SELECT (extract(epoch FROM q.available_at) * 1000000)::bigint FROM ops.run_queue q
+                       WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since
+                       ORDER BY q.available_at LIMIT 1)
+    FROM {f(priority int, since timestamptz)})sql");
+
+// Floors -------------------------------------------------------------------------------------------------------------
+
+TimestampTz time_at(const Rows& rows, std::size_t row, std::size_t column) {
+  return rows.at(row, column) ? server_time(WallTime{std::chrono::microseconds{rows.integer(row, column)}}) : DT_NOEND;
+}
+
+/// Where claims have to look: priorities, the highest first, and since when their runs may be ready.
+struct Places {
+  IntColumn priority;
+  TimeColumn since;
+  bool known = false;
+  bool raise_due = false;
+  bool later_due = false;
+};
+
+Places look(bool found_all) {
+  static int priority[ready_floor_count];
+  static TimestampTz since[ready_floor_count];
+  const ReadyLook seen = guarded([&] { return look_for_ready(found_all, priority, since); });
+  Places places;
+  places.known = seen.count >= 0;
+  places.raise_due = seen.raise_due;
+  places.later_due = seen.later_due;
+  for (int i = 0; i < seen.count; ++i) {
+    places.priority.push_back(priority[i]);
+    places.since.emplace_back(wall_time(since[i]));
+  }
+  return places;
+}
+
+/// Runs whose time has come become ready.
+void make_due_ready() {
+  const Rows due = make_due_ready_statement.run({});
+  for (std::size_t i = 0; i < due.size(); ++i) {
+    const int priority = static_cast<int>(due.integer(i, 0));
+    const TimestampTz since = time_at(due, i, 1);
+    guarded([&] { note_ready(priority, since); });
+  }
+}
+
+Places find_places() {
+  Places places = look(false);
+  if (places.known && !places.later_due) return places;
+  const bool unknown = !places.known;
+  if (unknown) find_ready_statement.run({});
+  make_due_ready();
+  places = look(unknown);
+  const Rows next = next_later_statement.run({});
+  const TimestampTz since = next.size() == 0 ? DT_NOEND : time_at(next, 0, 0);
+  guarded([&] { raise_later_floor(since); });
+  return places;
+}
+
+/// What is left begins here.
+void raise_floors(Places places) {
+  if (places.priority.empty()) return;
+  const Rows oldest = oldest_ready_statement.run({std::move(places.priority), std::move(places.since)});
+  for (std::size_t i = 0; i < oldest.size(); ++i) {
+    const int priority = static_cast<int>(oldest.integer(i, 0));
+    const TimestampTz since = time_at(oldest, i, 1);
+    guarded([&] { raise_ready_floor(priority, since); });
+  }
+}
+
+// Slots --------------------------------------------------------------------------------------------------------------
+
+/// Runs in claim order, and their environments.
+struct Candidates {
+  TextColumn run_id;
+  TextColumn env_id;
+  std::size_t size() const { return run_id.size(); }
+  void add(const std::string& run, const std::string& env) {
+    run_id.emplace_back(run);
+    env_id.emplace_back(env);
+  }
+};
+
+Candidates find_candidates(const Places& places, const TextColumn& passed_over, int window) {
+  Candidates candidates;
+  if (places.priority.empty()) return candidates;
+  const Rows rows = candidates_statement.run({places.priority, places.since, passed_over, window});
+  for (std::size_t i = 0; i < rows.size(); ++i) candidates.add(rows.text(i, 0), rows.text(i, 1));
+  return candidates;
+}
+
+std::set<std::string> first_column(const Rows& rows) {
+  std::set<std::string> values;
+  for (std::size_t i = 0; i < rows.size(); ++i) values.insert(rows.text(i, 0));
+  return values;
+}
+
+TextColumn column_of(const std::set<std::string>& values) {
+  TextColumn column;
+  for (const std::string& value : values) column.emplace_back(value);
+  return column;
+}
+
+/// Environments in which no other session claims, with their max_active_runs; locked.
+std::map<std::string, int> lock_environments(const TextColumn& of_runs) {
+  std::set<std::string> ids;
+  for (const auto& env_id : of_runs) ids.insert(*env_id);
+  const Rows rows = lock_environments_statement.run({column_of(ids)});
+  std::map<std::string, int> open;
+  for (std::size_t i = 0; i < rows.size(); ++i) open.emplace(rows.text(i, 0), static_cast<int>(rows.integer(i, 1)));
+  return open;
+}
+
+/// Runs that have a slot now.
+std::set<std::string> take_free_slots(const Candidates& candidates, const std::map<std::string, int>& open,
+                                      const std::string& worker_id, int limit) {
+  const std::set<std::string> queued = first_column(lock_runs_statement.run({candidates.run_id}));
+  Candidates wanted;
+  for (std::size_t i = 0; i < candidates.size(); ++i)
+    if (queued.contains(*candidates.run_id[i]) && open.contains(*candidates.env_id[i]))
+      wanted.add(*candidates.run_id[i], *candidates.env_id[i]);
+  if (wanted.size() == 0) return {};
+  if (wanted.size() > 1)
+    return first_column(
+        take_slots_statement.run({std::move(wanted.run_id), std::move(wanted.env_id), std::string(worker_id), limit}));
+  const std::string env_id = *wanted.env_id[0];
+  return first_column(take_one_slot_statement.run(
+      {std::string(env_id), std::string(*wanted.run_id[0]), std::string(worker_id), open.at(env_id)}));
+}
+
+/// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
+void block(const Candidates& candidates, const std::set<std::string>& won, const std::map<std::string, int>& open,
+           const TextColumn& claimed, TextColumn& passed_over) {
+  TextColumn rest;
+  std::set<std::string> environments, locked;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (won.contains(*candidates.run_id[i])) continue;
+    rest.push_back(candidates.run_id[i]);
+    environments.insert(*candidates.env_id[i]);
+    if (open.contains(*candidates.env_id[i])) locked.insert(*candidates.env_id[i]);
+  }
+  std::set<std::string> full;
+  if (!locked.empty()) full = first_column(full_environments_statement.run({column_of(locked), claimed}));
+  if (!full.empty()) block_statement.run({std::move(rest), column_of(full)});
+  for (const std::string& env_id : environments)
+    if (!full.contains(env_id)) passed_over.emplace_back(env_id);
+}
+
+}  // namespace
+
+std::vector<std::string> take_slots(const std::string& worker_id, int limit) {
+  const Places places = find_places();
+  std::vector<std::string> claimed;
+  TextColumn claimed_column, passed_over;
+  int left = limit;
+  int window = limit;
+  bool all_examined = false;
+  for (int round = 0; round < most_rounds; ++round) {
+    const Candidates candidates = find_candidates(places, passed_over, window);
+    all_examined = candidates.size() == 0;
+    if (all_examined) break;
+    const std::map<std::string, int> open = lock_environments(candidates.env_id);
+    const std::set<std::string> won = take_free_slots(candidates, open, worker_id, left);
+    if (!won.empty()) leave_queue_statement.run({column_of(won)});
+    for (const std::string& run_id : won) {
+      claimed.push_back(run_id);
+      claimed_column.emplace_back(run_id);
+    }
+    left -= static_cast<int>(won.size());
+    if (left <= 0) break;
+    if (won.size() == candidates.size()) {
+      all_examined = candidates.size() < static_cast<std::size_t>(window);
+      if (all_examined) break;
+      continue;
+    }
+    block(candidates, won, open, claimed_column, passed_over);
+    window = std::min(2 * window, widest_window);
+  }
+  // More are ready than were examined.
+  if (!all_examined && left > 0)
+    guarded([] {
+      Bell bell;
+      bell.queue = true;
+      ring_at_commit(bell);
+    });
+  // Now and then, and after many: a floor that is somewhat low costs less than finding it.
+  if (places.raise_due || window > limit || claimed.size() > many_claims) raise_floors(places);
+  return claimed;
+}
+
+}  // namespace ops::pg
+
+Datum ops_take_slots(PG_FUNCTION_ARGS) {
+  using namespace ops::pg;
+  return entry([&]() -> Datum {
+    const struct varlena* name = guarded([&] { return PG_GETARG_TEXT_PP(0); });
+    const std::string worker_id(VARDATA_ANY(name), static_cast<std::size_t>(VARSIZE_ANY_EXHDR(name)));
+    MemoryContext caller = CurrentMemoryContext;
+    guarded([] { SPI_connect(); });
+    const std::vector<std::string> runs = take_slots(worker_id, PG_GETARG_INT32(1));
+    guarded([] { SPI_finish(); });
+    return guarded([&] {
+      MemoryContextSwitchTo(caller);
+      Datum* ids = static_cast<Datum*>(palloc(sizeof(Datum) * (runs.size() + 1)));
+      for (std::size_t i = 0; i < runs.size(); ++i)
+        ids[i] = PointerGetDatum(cstring_to_text_with_len(runs[i].data(), static_cast<int>(runs[i].size())));
+      return PointerGetDatum(construct_array(ids, static_cast<int>(runs.size()), TEXTOID, -1, false, TYPALIGN_INT));
+    });
+  });
+}
