@@ -54,7 +54,7 @@ CREATE TABLE ops.runs (
   priority        int NOT NULL DEFAULT 0,
   available_at    timestamptz,
   idempotency_key text,
-  -- What the key stands for: hash of environment, commit, ref and metadata.
+  -- What the key stands for: hash of environment, commit, ref and metadata. Null without a key.
   request_hash    bytea,
   requested_by    name NOT NULL DEFAULT session_user,
   waiting_for     text,

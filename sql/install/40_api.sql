@@ -84,75 +84,12 @@ END
 $$;
 COMMENT ON FUNCTION ops._find_environment(text, text) IS 'env_id of the project''s environment by env_id or env_type';
 
+-- Written in src/pg/queue_run.cpp.
 CREATE FUNCTION ops.queue_run(
     p_project_id text, p_env text, p_git_sha text, p_git_ref text, p_metadata jsonb DEFAULT '{}',
     p_idempotency_key text DEFAULT NULL, p_priority int DEFAULT 0, p_not_before timestamptz DEFAULT NULL)
   RETURNS TABLE (run_id text, status text, queued_at timestamptz)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  v_env_id text := ops._find_environment(p_project_id, p_env);
-  v_hash bytea;
-  v_run ops.runs;
-BEGIN
-  IF num_nulls(p_git_sha, p_git_ref, p_metadata, p_priority) > 0 THEN
-    PERFORM ops._require(p_git_sha, 'p_git_sha');
-    PERFORM ops._require(p_git_ref, 'p_git_ref');
-    PERFORM ops._require(p_metadata, 'p_metadata');
-    PERFORM ops._require(p_priority, 'p_priority');
-  END IF;
-  IF lower(p_git_sha) !~ '^[0-9a-f]{7,64}$' THEN
-    RAISE EXCEPTION 'p_git_sha "%" is not a commit', left(p_git_sha, 80)
-      USING ERRCODE = '22023', HINT = 'A commit is written with 7 to 64 hexadecimal digits.';
-  END IF;
-  -- The rules of git check-ref-format. E'' and no other backslashes: a session may have standard_conforming_strings off.
-  IF octet_length(p_git_ref) NOT BETWEEN 1 AND 255 OR p_git_ref ~ E'[[:cntrl:][:space:]~^:?*[\\\\]|[.][.]|@[{]|//|^[-/.]|[/.]$|/[.]|[.]lock(/|$)' THEN
-    RAISE EXCEPTION 'p_git_ref "%" is not the name of a branch or tag', left(p_git_ref, 80)
-      USING ERRCODE = '22023',
-            HINT = E'It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \\ and no "..", and does not begin with "-", "/" or ".".';
-  END IF;
-  IF p_priority NOT BETWEEN -1000 AND 1000 THEN
-    RAISE EXCEPTION 'p_priority is %', p_priority USING ERRCODE = '22023', HINT = 'It must lie between -1000 and 1000.';
-  END IF;
-  IF octet_length(p_idempotency_key) NOT BETWEEN 1 AND 200 OR p_idempotency_key ~ '[[:cntrl:]]' THEN
-    RAISE EXCEPTION 'p_idempotency_key is empty, too long or not plain text'
-      USING ERRCODE = '22023', HINT = 'It must have 1 to 200 bytes and no control characters.';
-  END IF;
-  IF p_not_before IS NOT NULL AND NOT (isfinite(p_not_before) AND p_not_before < now() + interval '1 year') THEN
-    RAISE EXCEPTION 'p_not_before is %', p_not_before USING ERRCODE = '22023', HINT = 'It must lie within one year from now.';
-  END IF;
-
-  IF p_metadata <> '{}' THEN
-    PERFORM ops._check_run_metadata(p_metadata);
-    IF ops._redact_json(p_metadata) <> p_metadata THEN
-      RAISE EXCEPTION 'p_metadata holds what looks like a secret'
-        USING ERRCODE = '22023', HINT = 'Store it in the vault or in ops_runner.secrets_directory and give its name only.';
-    END IF;
-  END IF;
-
-  v_hash := sha256(convert_to(jsonb_build_array(v_env_id, lower(p_git_sha), p_git_ref, p_metadata)::text, 'UTF8'));
-  LOOP
-    INSERT INTO ops.runs AS r (project_id, env_id, git_sha, git_ref, metadata, idempotency_key, request_hash, priority,
-                               available_at, requested_by)
-    VALUES (p_project_id, v_env_id, lower(p_git_sha), p_git_ref, p_metadata, p_idempotency_key, v_hash, p_priority,
-            p_not_before, ops._caller())
-    ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-    RETURNING r.* INTO v_run;
-    EXIT WHEN FOUND;
-    SELECT r.* INTO v_run FROM ops.runs r WHERE r.project_id = p_project_id AND r.idempotency_key = p_idempotency_key;
-    CONTINUE WHEN NOT FOUND;  -- deleted in between
-    IF v_run.request_hash IS DISTINCT FROM v_hash THEN
-      RAISE EXCEPTION 'idempotency key "%" was used with different content', p_idempotency_key
-        USING ERRCODE = '23505', DETAIL = format('It belongs to run "%s".', v_run.run_id),
-              HINT = 'Use a new key for a new request.';
-    END IF;
-    EXIT;
-  END LOOP;
-  run_id := v_run.run_id;
-  status := v_run.status;
-  queued_at := v_run.queued_at;
-  RETURN NEXT;
-END
-$$;
+  LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_queue_run';
 COMMENT ON FUNCTION ops.queue_run(text, text, text, text, jsonb, text, int, timestamptz) IS
   'Queues a run of a project in an environment (env_id or env_type). The same idempotency key returns the same run';
 

@@ -3,6 +3,7 @@
 
 #include "core/json.hpp"
 #include "core/pipeline.hpp"
+#include "core/git_names.hpp"
 #include "core/redact.hpp"
 #include "core/url.hpp"
 
@@ -48,16 +49,8 @@ bool is_word(const Json& value) {
 std::string workflow(const Json& value) {
   return is_word(value) ? "" : "the file name or number of a workflow, such as build.yml";
 }
-/// The rules of git check-ref-format, as ops.queue_run has them.
 std::string git_ref(const Json& value) {
-  constexpr std::string_view wrong_parts[] = {"..", "@{", "//", "/.", ".lock/"};
-  const auto is_ref = [&](const std::string& name) {
-    return name.find_first_of(" ~^:?*[\\\x7f") == std::string::npos &&
-           std::ranges::none_of(wrong_parts, [&](auto part) { return name.find(part) != std::string::npos; }) &&
-           std::string_view("-/.").find(name.front()) == std::string_view::npos && !name.ends_with('/') &&
-           !name.ends_with('.') && !name.ends_with(".lock");
-  };
-  return is_plain_text(value, 255) && is_ref(value.get_ref<const std::string&>())
+  return value.is_string() && is_git_ref(value.get_ref<const std::string&>())
              ? ""
              : "a branch or tag name of at most 255 bytes, without spaces, \"..\" and any of ~ ^ : ? * [ \\";
 }

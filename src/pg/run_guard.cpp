@@ -5,6 +5,8 @@
 #include <optional>
 #include <string_view>
 
+#include "core/git_names.hpp"
+
 #include "pg/boundary.hpp"
 #include "pg/run_row.hpp"
 
@@ -21,8 +23,6 @@ namespace {
 
 using enum RunColumn;
 
-constexpr std::string_view hex_digits = "0123456789abcdef";
-
 bool only(std::string_view text, std::string_view allowed) {
   return text.find_first_not_of(allowed) == std::string_view::npos;
 }
@@ -38,7 +38,7 @@ const char* problem_of_request(const RunRow& row) {
   const std::string_view id = row.text_at(run_id);
   if (!row.is_null(run_id) && (id.size() != 40 || !id.starts_with("run-") || !only(id.substr(4), "0123456789abcdef-")))
     return psprintf("run_id \"%s\" is not run-<uuid>.", shown(id));
-  if (!has_bytes(row, git_sha, 7, 64) || !only(row.text_at(git_sha), hex_digits))
+  if (!row.is_null(git_sha) && !is_commit(row.text_at(git_sha)))
     return psprintf("git_sha \"%s\" is not 7 to 64 hexadecimal digits in lower case.", shown(row.text_at(git_sha)));
   if (!has_bytes(row, git_ref, 1, 255)) return "git_ref is not 1 to 255 bytes long.";
   const int given_priority = DatumGetInt32(row.at(priority));

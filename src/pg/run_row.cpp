@@ -59,9 +59,9 @@ bool RunRow::same(const RunRow& other, RunColumn column) const {
   return datum_image_eq(at(column), other.at(column), type->attbyval, type->attlen);
 }
 
-const char* shown(std::string_view text) {
+const char* shown(std::string_view text, int most_bytes) {
   const int length = static_cast<int>(text.size());
-  return pnstrdup(text.data(), static_cast<Size>(pg_mbcliplen(text.data(), length, 100)));
+  return pnstrdup(text.data(), static_cast<Size>(pg_mbcliplen(text.data(), length, most_bytes)));
 }
 
 }  // namespace ops::pg

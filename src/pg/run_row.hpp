@@ -57,7 +57,7 @@ class RunRow {
   bool nulls_[run_column_count];
 };
 
-/// A value as text for a message, at most 100 bytes.
-const char* shown(std::string_view text);
+/// The beginning of a value for a message, in whole characters.
+const char* shown(std::string_view text, int most_bytes = 100);
 
 }  // namespace ops::pg
