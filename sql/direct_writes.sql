@@ -21,6 +21,13 @@ SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, pri
   FROM unnest(ARRAY[$$('acme', 'acme-prod', '0123ABC', 'main', 0, NULL, NULL)$$, $$('acme', 'acme-prod', '0123abc', '', 0, NULL, NULL)$$,
     $$('acme', 'acme-prod', '0123abc', 'main', 1001, NULL, NULL)$$, $$('acme', 'acme-prod', '0123abc', 'main', 0, '', NULL)$$,
     $$('acme', 'acme-prod', '0123abc', 'main', 0, NULL, 'retry')$$]) AS wrong;
+-- What does not go together with a status.
+SELECT t.error($$INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref, status, waiting_for, finished_at, available_at) VALUES ('acme', 'acme-prod', '0123abc', 'main', $$ || wrong)
+  FROM unnest(ARRAY[$$'done', NULL, NULL, NULL)$$, $$'queued', 'approval', NULL, NULL)$$, $$'waiting', NULL, NULL, NULL)$$, $$'queued', NULL, now(), NULL)$$,
+    $$'running', NULL, NULL, NULL)$$, $$'queued', NULL, NULL, 'infinity')$$, $$NULL, NULL, NULL, NULL)$$]) AS wrong;
+SELECT t.error('UPDATE ops.runs SET ' || change || ' WHERE env_id = ''bolt-dev-1''')
+  FROM unnest(ARRAY['status = ''claimed''', 'status = ''cancelled''', 'waiting_for = ''x''', 'status = ''nonsense''', 'available_at = ''-infinity''',
+    'status = ''claimed'', claimed_by = ''w'', claim_token = gen_random_uuid()', 'metadata = ''{"phases": 1}''']) AS change;
 -- What a run was queued for stays.
 SELECT t.error('UPDATE ops.runs SET ' || change)
   FROM unnest(ARRAY['git_sha = ''fffffff''', 'git_ref = ''other''', 'priority = 7', 'env_id = ''acme-dev''', 'idempotency_key = ''k''']) AS change;

@@ -88,7 +88,7 @@ struct Row {
   TimestampTz available_at;
   TimestampTz queued_at;
   bool is_new;    ///< made by this transaction, not restored history
-  bool is_given;  ///< available_at
+  bool has_available_at;
 };
 
 const char* copied(std::string_view text) {
@@ -115,8 +115,8 @@ Row row_of(TupleTableSlot* slot) {
   result.metadata = metadata_text(row);
   result.priority = DatumGetInt32(row.at(priority));
   result.attempt = DatumGetInt32(row.at(attempt));
-  result.is_given = !row.is_null(available_at);
-  result.available_at = result.is_given ? DatumGetTimestampTz(row.at(available_at)) : 0;
+  result.has_available_at = !row.is_null(available_at);
+  result.available_at = result.has_available_at ? DatumGetTimestampTz(row.at(available_at)) : 0;
   result.queued_at = DatumGetTimestampTz(row.at(queued_at));
   result.is_new = DatumGetTimestampTz(row.at(created_at)) == GetCurrentTransactionStartTimestamp();
   return result;
@@ -196,8 +196,8 @@ bool add_to_queue(const std::vector<const Row*>& rows) {
   const TimestampTz now = GetCurrentTimestamp();
   bool one_is_later = false;
   for (const Row* row : rows) {
-    const bool is_later = row->is_given && row->available_at > now;
-    const TimestampTz since = row->is_given ? row->available_at : row->queued_at;
+    const bool is_later = row->has_available_at && row->available_at > now;
+    const TimestampTz since = row->has_available_at ? row->available_at : row->queued_at;
     run_id.emplace_back(row->run_id);
     env_id.emplace_back(row->env_id);
     priority.push_back(row->priority);

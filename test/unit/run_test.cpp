@@ -31,6 +31,22 @@ TEST(Words, AreReadBackAsTheyAreWritten) {
   EXPECT_EQ(to_string(Level::error), "error");
 }
 
+// sql/transitions.sql prints the whole table.
+TEST(Words, AllowedChangesOfStatus) {
+  const RunStatus all[] = {RunStatus::waiting, RunStatus::queued, RunStatus::claimed,  RunStatus::running,
+                           RunStatus::success, RunStatus::failed, RunStatus::cancelled};
+  for (const RunStatus from : all)
+    for (const RunStatus to : all) {
+      SCOPED_TRACE(std::string(to_string(from)) + " to " + std::string(to_string(to)));
+      const bool allowed = transition_allowed(from, to);
+      if (is_final(from) || from == to) EXPECT_FALSE(allowed);
+      if (to == RunStatus::claimed) EXPECT_EQ(allowed, from == RunStatus::queued);
+      if (to == RunStatus::running) EXPECT_EQ(allowed, from == RunStatus::claimed);
+      if (to == RunStatus::success) EXPECT_EQ(allowed, from == RunStatus::claimed || from == RunStatus::running);
+      if (to == RunStatus::cancelled) EXPECT_EQ(allowed, !is_final(from));
+    }
+}
+
 TEST(Words, FinalStates) {
   for (const RunStatus status : {RunStatus::success, RunStatus::failed, RunStatus::cancelled})
     EXPECT_TRUE(is_final(status));
