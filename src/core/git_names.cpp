@@ -5,8 +5,7 @@
 namespace ops {
 
 bool is_commit(std::string_view text) {
-  return text.size() >= 7 && text.size() <= 64 &&
-         text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return text.size() >= 7 && text.size() <= 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
 bool is_git_ref(std::string_view text) {

@@ -132,7 +132,8 @@ void check(Request& request, FunctionCallInfo fcinfo) {
   request.git_sha = std::move(commit);
   if (!is_git_ref(*request.git_ref))
     refuse("p_git_ref \"" + begin_of(*request.git_ref) + "\" is not the name of a branch or tag",
-           "It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \\ and no \"..\", and does not begin with \"-\", \"/\" or "
+           "It has 1 to 255 bytes, no spaces, none of ~ ^ : ? * [ \\ and no \"..\", and does not begin with \"-\", "
+           "\"/\" or "
            "\".\".");
   if (*request.priority < lowest_priority || *request.priority > highest_priority)
     refuse("p_priority is " + std::to_string(*request.priority), "It must lie between -1000 and 1000.");
@@ -186,16 +187,16 @@ Rows insert(const Request& request) {
                                  std::move(available_at)});
   const std::string hash = hash_of(request);
   for (;;) {
-    Rows run = insert_with_key_statement.run({text_column(*request.project_id), text_column(request.env_id),
-                                              text_column(*request.git_sha), text_column(*request.git_ref),
-                                              text_column(*request.metadata), text_column(request.caller),
-                                              column(*request.priority), TimeColumn(available_at),
-                                              text_column(*request.key), text_column(hash)});
+    Rows run = insert_with_key_statement.run(
+        {text_column(*request.project_id), text_column(request.env_id), text_column(*request.git_sha),
+         text_column(*request.git_ref), text_column(*request.metadata), text_column(request.caller),
+         column(*request.priority), TimeColumn(available_at), text_column(*request.key), text_column(hash)});
     if (run.size() > 0) return run;
     run = find_by_key_statement.run({std::string(*request.project_id), std::string(*request.key)});
     if (run.size() == 0) continue;  // deleted in between
     if (run.text(0, 3) != hash)
-      throw SqlError(ERRCODE_UNIQUE_VIOLATION, "idempotency key \"" + *request.key + "\" was used with different content",
+      throw SqlError(ERRCODE_UNIQUE_VIOLATION,
+                     "idempotency key \"" + *request.key + "\" was used with different content",
                      "It belongs to run \"" + run.text(0, 0) + "\".", "Use a new key for a new request.");
     return run;
   }

@@ -60,8 +60,8 @@ Statement free_slots_statement("DELETE FROM ops.run_slots s WHERE s.run_id = ANY
 Statement leave_queue_statement(
     "DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1) RETURNING CASE q.state WHEN 'ready' THEN q.env_id END");
 
-// Of each environment as many as slots were given back. Too many are harmless: what finds no slot is blocked again by the
-// claim that examines it. Its snapshot sees what was committed while the runs were locked.
+// Of each environment as many as slots were given back. Too many are harmless: what finds no slot is blocked again by
+// the claim that examines it. Its snapshot sees what was committed while the runs were locked.
 Statement unblock_statement(R"sql(
   UPDATE ops.run_queue q SET state = 'ready'
     FROM {f(env_id text, slots int)}
@@ -87,7 +87,7 @@ struct Row {
   int attempt;
   TimestampTz available_at;
   TimestampTz queued_at;
-  bool is_new;    ///< made by this transaction, not restored history
+  bool is_new;  ///< made by this transaction, not restored history
   bool has_available_at;
 };
 
@@ -150,8 +150,7 @@ void append(RowList& list, const Row& row) {
   // Room is doubled at each power of two.
   if ((list.count & (list.count - 1)) == 0) {
     const Size bytes = sizeof(Row) * (list.count == 0 ? 1 : 2 * list.count);
-    list.rows = static_cast<Row*>(list.rows == nullptr ? palloc(bytes)
-                                                       : repalloc_huge(list.rows, bytes));
+    list.rows = static_cast<Row*>(list.rows == nullptr ? palloc(bytes) : repalloc_huge(list.rows, bytes));
   }
   list.rows[list.count++] = row;
 }
@@ -243,11 +242,12 @@ std::map<std::string, Environment, std::less<>> environments_of(const std::vecto
 void check_new_run(const Row& row, const Environment& environment) {
   const bool foreign = environment.project_id != row.project_id;
   if (!foreign && row.attempt == 0 && (row.status == RunStatus::queued || row.status == RunStatus::waiting)) return;
-  throw SqlError(ERRCODE_INVALID_PARAMETER_VALUE, "run \"" + std::string(row.run_id) + "\" cannot be queued",
-                 foreign ? "Environment \"" + std::string(row.env_id) + "\" does not belong to project \"" + row.project_id + "\"."
-                         : "A new run is queued or waiting and has no attempts and no events; this one is " +
-                               std::string(to_string(row.status)) + ".",
-                 "Queue runs with ops.queue_run(project, environment, git_sha, git_ref).");
+  throw SqlError(
+      ERRCODE_INVALID_PARAMETER_VALUE, "run \"" + std::string(row.run_id) + "\" cannot be queued",
+      foreign ? "Environment \"" + std::string(row.env_id) + "\" does not belong to project \"" + row.project_id + "\"."
+              : "A new run is queued or waiting and has no attempts and no events; this one is " +
+                    std::string(to_string(row.status)) + ".",
+      "Queue runs with ops.queue_run(project, environment, git_sha, git_ref).");
 }
 
 /// A text array as the server reads it.
@@ -265,11 +265,12 @@ std::string array_text(const std::vector<std::string>& elements) {
 }
 
 Plan plan_of(const Row& row, const Environment& environment) {
-  const Json metadata = row.metadata == nullptr ? Json::object()
-                                                : parse_json(row.metadata, JsonLimits::none()).value_or(Json::object());
+  const Json metadata =
+      row.metadata == nullptr ? Json::object() : parse_json(row.metadata, JsonLimits::none()).value_or(Json::object());
   Plan plan = plan_phases(environment.config, metadata, environment.env_type, row.git_ref, default_catalog());
   if (plan.error)
-    throw SqlError(ERRCODE_INVALID_PARAMETER_VALUE, "phases of the run, " + plan.error->path + ": " + plan.error->message,
+    throw SqlError(ERRCODE_INVALID_PARAMETER_VALUE,
+                   "phases of the run, " + plan.error->path + ": " + plan.error->message,
                    "JSON path: " + plan.error->path, plan.error->hint);
   return plan;
 }

@@ -22,7 +22,7 @@ constexpr int ready_floor_count = highest_priority - lowest_priority + 2;
 /// for runs whose time has not come; DT_NOEND: there is none.
 struct ReadyFloors {
   bool known;
-  uint64 looks;  ///< how often a claim has looked: the newest look alone may raise
+  uint64 looks;         ///< how often a claim has looked: the newest look alone may raise
   int lowest, highest;  ///< all priorities of which floor or arrived tells something lie between, as places
   TimestampTz floor[ready_floor_count];
   TimestampTz arrived[ready_floor_count];  ///< became ready since the newest look
@@ -44,7 +44,8 @@ struct ReadyLook {
 };
 /// Server zone.
 /// @param found_all  what this transaction has noted is all that is ready
-/// @param priority   filled with the priorities that have something ready, the highest first; room for ready_floor_count
+/// @param priority   filled with the priorities that have something ready, the highest first; room for
+/// ready_floor_count
 /// @param since      filled with where their ready runs begin
 ReadyLook look_for_ready(bool found_all, int* priority, TimestampTz* since);
 /// When the current transaction commits: nothing of this priority is ready that became available earlier, but what was

@@ -60,7 +60,8 @@ const char* problem_of_status(const RunRow& row, std::optional<RunStatus> now) {
   if ((*now == RunStatus::claimed || *now == RunStatus::running) &&
       (row.is_null(claimed_by) || row.is_null(claim_token)))
     return "A run that is claimed or running has claimed_by and claim_token.";
-  if (is_final(*now) == row.is_null(finished_at)) return "A run has finished_at when its status is final, and only then.";
+  if (is_final(*now) == row.is_null(finished_at))
+    return "A run has finished_at when its status is final, and only then.";
   if ((*now == RunStatus::waiting) == row.is_null(waiting_for))
     return "A run has waiting_for when its status is waiting, and only then.";
   for (const RunColumn column : {available_at, queued_at})
@@ -69,7 +70,8 @@ const char* problem_of_status(const RunRow& row, std::optional<RunStatus> now) {
   return nullptr;
 }
 
-/// The worker of this server writes a claim and what follows it in the same transaction as one change: both edges count.
+/// The worker of this server writes a claim and what follows it in the same transaction as one change: both edges
+/// count.
 bool claims_and_goes_on(const RunRow& before, const RunRow& after, RunStatus from, RunStatus to) {
   return from == RunStatus::queued && DatumGetInt32(after.at(attempt)) == DatumGetInt32(before.at(attempt)) + 1 &&
          !before.same(after, claim_token) && transition_allowed(RunStatus::claimed, to);
@@ -104,7 +106,8 @@ void check_metadata(const RunRow& row) {
 
 Datum guard_run(FunctionCallInfo fcinfo) {
   if (!CALLED_AS_TRIGGER(fcinfo))
-    ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("this function is a trigger of ops.runs")));
+    ereport(ERROR,
+            (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("this function is a trigger of ops.runs")));
   const auto* trigger = reinterpret_cast<TriggerData*>(fcinfo->context);
   TupleDesc columns = RelationGetDescr(trigger->tg_relation);
   const bool is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);

@@ -7,9 +7,9 @@ namespace ops::pg {
 namespace {
 
 constexpr const char* column_names[run_column_count] = {
-    "run_id",     "project_id",  "env_id",      "git_sha",      "git_ref",  "priority", "idempotency_key",
-    "origin_run_id", "origin_kind", "status",   "waiting_for",  "claimed_by", "claim_token", "finished_at",
-    "attempt",    "metadata",    "available_at", "queued_at",   "requested_by", "created_at"};
+    "run_id",        "project_id",  "env_id",       "git_sha",     "git_ref",      "priority",    "idempotency_key",
+    "origin_run_id", "origin_kind", "status",       "waiting_for", "claimed_by",   "claim_token", "finished_at",
+    "attempt",       "metadata",    "available_at", "queued_at",   "requested_by", "created_at"};
 
 /// Number of the column in the table, remembered as long as the table has it there.
 int number_of(TupleDesc columns, int column) {

@@ -62,8 +62,7 @@ struct ToDatum {
     return array(column, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
                  [](const std::optional<WallTime>& value, bool& is_null) {
                    is_null = !value.has_value();
-                   return is_null ? Datum{0}
-                                  : TimestampTzGetDatum(server_time(*value));
+                   return is_null ? Datum{0} : TimestampTzGetDatum(server_time(*value));
                  });
   }
 };
@@ -117,7 +116,8 @@ std::string with_rows(std::string_view sql, bool one_row) {
     const std::size_t space = sql.find(' ', at);
     const std::size_t end = std::min(sql.find(',', space), close);
     const std::string column(sql.substr(at, space - at));
-    const std::string array = "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1)) + "[]";
+    const std::string array =
+        "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1)) + "[]";
     const char* separator = number == 1 ? "" : ", ";
     values += separator + (one_row ? "(" + array + ")[1] AS " + column : array);
     names += separator + column;

@@ -42,8 +42,8 @@ class Rows {
 
 /// A statement prepared once per process and run any number of times.
 ///
-/// `{u(run_id text, seq int)}` stands for a set of rows u, of which $1, $2, … are the columns: unnest(…), and where it is
-/// one row a list of values, which the server starts in half the time.
+/// `{u(run_id text, seq int)}` stands for a set of rows u, of which $1, $2, … are the columns: unnest(…), and where it
+/// is one row a list of values, which the server starts in half the time.
 class Statement {
  public:
   explicit constexpr Statement(const char* sql) : sql_(sql) {}

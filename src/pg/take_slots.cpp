@@ -73,8 +73,8 @@ Statement take_one_slot_statement(R"sql(
    LIMIT 1
   ON CONFLICT DO NOTHING RETURNING run_id)sql");
 
-// Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would cost
-// their product.
+// Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
+// cost their product.
 Statement take_slots_statement(R"sql(
   WITH wanted AS (
     SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
@@ -95,8 +95,8 @@ Statement take_slots_statement(R"sql(
 
 Statement leave_queue_statement("DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1)");
 
-// Full only where every active run can be locked: one that is ending right now is locked by the other session. And one that
-// ends from now on waits for this transaction and then finds its successor blocked.
+// Full only where every active run can be locked: one that is ending right now is locked by the other session. And one
+// that ends from now on waits for this transaction and then finds its successor blocked.
 Statement full_environments_statement(R"sql(
   SELECT f.env_id
     FROM (SELECT a.env_id, count(*) AS active
@@ -108,7 +108,8 @@ Statement full_environments_statement(R"sql(
            GROUP BY a.env_id) f
     JOIN ops.environments e ON e.env_id = f.env_id AND f.active >= e.max_active_runs)sql");
 
-Statement block_statement("UPDATE ops.run_queue q SET state = 'blocked' WHERE q.run_id = ANY ($1) AND q.env_id = ANY ($2)");
+Statement block_statement(
+    "UPDATE ops.run_queue q SET state = 'blocked' WHERE q.run_id = ANY ($1) AND q.env_id = ANY ($2)");
 
 Statement oldest_ready_statement(R"sql(
   SELECT f.priority, (SELECT (extract(epoch FROM q.available_at) * 1000000)::bigint FROM ops.run_queue q

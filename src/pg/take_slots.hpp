@@ -6,12 +6,12 @@
 
 namespace ops::pg {
 
-/// Chooses runs by priority and age, never more of an environment than its max_active_runs, locks them and moves them from
-/// the queue into slots. The caller makes them claimed in the same transaction. It waits for nobody: what another session
-/// holds is passed over and stays ready. Where SPI is connected.
+/// Chooses runs by priority and age, never more of an environment than its max_active_runs, locks them and moves them
+/// from the queue into slots. The caller makes them claimed in the same transaction. It waits for nobody: what another
+/// session holds is passed over and stays ready. Where SPI is connected.
 ///
-/// Blocked runs are never walked over: a run is examined when it arrives and again when a slot of its environment is given
-/// back. It begins where runs are ready, and not at the head of the index (ready_floors.hpp).
+/// Blocked runs are never walked over: a run is examined when it arrives and again when a slot of its environment is
+/// given back. It begins where runs are ready, and not at the head of the index (ready_floors.hpp).
 /// @param limit  most runs
 /// @return run ids @throws PgError
 std::vector<std::string> take_slots(const std::string& worker_id, int limit);

@@ -1,4 +1,5 @@
-// A transaction of the worker as an object: not committed means aborted. Statements inside it go through StoreStatement.
+// A transaction of the worker as an object: not committed means aborted. Statements inside it go through
+// StoreStatement.
 #pragma once
 
 #include "pg/statement.hpp"

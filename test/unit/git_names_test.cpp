@@ -17,25 +17,33 @@ TEST(GitNames, CommitIsHexadecimalInLowerCase) {
 
 // I04, I22: the rules of git check-ref-format.
 TEST(GitNames, RefFollowsGit) {
-  for (const std::string& text : {std::string("main"), std::string("feature/x-1"), std::string("v1.0"),
-                                  std::string("release@2"), std::string("\xc3\xbc" "bung"), std::string(255, 'r'),
-                                  std::string("a.locked"), std::string("a{b")})
+  for (const std::string& text :
+       {std::string("main"), std::string("feature/x-1"), std::string("v1.0"), std::string("release@2"),
+        std::string("\xc3\xbc"
+                    "bung"),
+        std::string(255, 'r'), std::string("a.locked"), std::string("a{b")})
     EXPECT_TRUE(is_git_ref(text)) << text;
   for (const std::string& text :
-       {std::string(), std::string(256, 'r'), std::string("a b"), std::string("a..b"), std::string("-a"), std::string("/a"),
-        std::string(".a"), std::string("a/"), std::string("a."), std::string("a//b"), std::string("a/.b"),
-        std::string("a.lock"), std::string("a.lock/b"), std::string("a~1"), std::string("a^"), std::string("a:b"),
-        std::string("a?"), std::string("a*"), std::string("a[b"), std::string("a\\b"), std::string("a@{b"),
-        std::string("a\nb"), std::string("a\x7f"), std::string("a\0b", 3)})
+       {std::string(),       std::string(256, 'r'), std::string("a b"),      std::string("a..b"),   std::string("-a"),
+        std::string("/a"),   std::string(".a"),     std::string("a/"),       std::string("a."),     std::string("a//b"),
+        std::string("a/.b"), std::string("a.lock"), std::string("a.lock/b"), std::string("a~1"),    std::string("a^"),
+        std::string("a:b"),  std::string("a?"),     std::string("a*"),       std::string("a[b"),    std::string("a\\b"),
+        std::string("a@{b"), std::string("a\nb"),   std::string("a\x7f"),    std::string("a\0b", 3)})
     EXPECT_FALSE(is_git_ref(text)) << text;
 }
 
 TEST(GitNames, ControlCharactersOfUnicodeCount) {
   EXPECT_TRUE(has_control_characters("a\tb"));
-  EXPECT_TRUE(has_control_characters("a\xc2\x85" "b"));
-  EXPECT_TRUE(has_control_characters("a\xe2\x80\xa8" "b"));
+  EXPECT_TRUE(
+      has_control_characters("a\xc2\x85"
+                             "b"));
+  EXPECT_TRUE(
+      has_control_characters("a\xe2\x80\xa8"
+                             "b"));
   EXPECT_TRUE(has_control_characters("a\xe2\x80\xa9"));
-  EXPECT_FALSE(has_control_characters("a\xc2\xa0" "b"));
+  EXPECT_FALSE(
+      has_control_characters("a\xc2\xa0"
+                             "b"));
   EXPECT_FALSE(has_control_characters("\xe2\x82\xac 5"));
   EXPECT_FALSE(has_control_characters("\xc2"));
 }
