@@ -12,7 +12,6 @@
 
 #include "core/credential.hpp"
 #include "core/crypto.hpp"
-#include "core/crypto.hpp"
 #include "core/redact.hpp"
 #include "http/transfer.hpp"
 
@@ -21,6 +20,8 @@ static_assert(LIBCURL_VERSION_NUM >= 0x075800, "libcurl 7.88 or later is needed"
 namespace ops {
 
 namespace {
+
+constexpr Millis look_interval{2'000};
 
 /// The resolver thread that libcurl starts inherits the signal mask: with everything blocked it can take no signal that
 /// is meant for the server's process.
@@ -83,9 +84,11 @@ void HttpClient::configure(Settings settings) {
 
 std::optional<Millis> HttpClient::timeout() const {
   if (!finished_.empty()) return Millis{0};
-  if (!curl_deadline_) return std::nullopt;
+  std::optional<SteadyTime> next = curl_deadline_;
+  if (!transfers_.empty()) next = next ? std::min(*next, next_look_) : next_look_;
+  if (!next) return std::nullopt;
   const SteadyTime now = clock_.steady_now();
-  return *curl_deadline_ <= now ? Millis{0} : std::chrono::ceil<Millis>(*curl_deadline_ - now);
+  return *next <= now ? Millis{0} : std::chrono::ceil<Millis>(*next - now);
 }
 
 void HttpClient::start(TransferId id, HttpRequest request) {
@@ -105,11 +108,13 @@ void HttpClient::start(TransferId id, HttpRequest request) {
     if (request.credential) resolved.credential_version = request.credential->version;
     return finish(id, std::move(resolved));
   }
-  auto transfer = std::make_unique<Transfer>(id, std::move(request), settings_, *url, clock_.steady_now());
+  const SteadyTime now = clock_.steady_now();
+  auto transfer = std::make_unique<Transfer>(id, std::move(request), settings_, *url, origin_of(*url), now);
   if (auto refusal = transfer->prepare()) return finish(id, std::move(*refusal));
   const SignalsBlocked blocked;
   if (curl_multi_add_handle(multi_, transfer->handle()) != CURLM_OK)
     return finish(id, refused(TransportFailure::connect, "the HTTP client takes no more requests"));
+  if (transfers_.empty()) next_look_ = now + look_interval;
   transfers_.emplace(id, std::move(transfer));
 }
 
@@ -125,6 +130,14 @@ std::optional<HttpResponse> HttpClient::authorize(HttpRequest& request) {
   if (problem) return refused(problem->failure, problem->text);
   request.credential->version = sha256_hex(secret->reveal());
   return std::nullopt;
+}
+
+HttpClient::Origin& HttpClient::origin_of(const Url& url) {
+  std::string key = url.origin();
+  const auto found = origins_.find(key);
+  if (found != origins_.end()) return found->second;
+  std::erase_if(origins_, [](const auto& known) { return known.second.sockets + known.second.transfers == 0; });
+  return origins_.emplace(std::move(key), url).first->second;
 }
 
 void HttpClient::abandon(TransferId id) {
@@ -161,6 +174,7 @@ void HttpClient::advance() {
     go_on(events[i].data.fd, what);
   }
   collect();
+  end_those_that_stand_still();
 }
 
 void HttpClient::collect() {
@@ -169,11 +183,24 @@ void HttpClient::collect() {
     if (message->msg != CURLMSG_DONE) continue;
     void* pointer = nullptr;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &pointer);
-    auto* transfer = static_cast<Transfer*>(pointer);
-    const CURLcode code = message->data.result;  // the message is gone with the handle
-    curl_multi_remove_handle(multi_, transfer->handle());
-    finish(transfer->id(), transfer->result(code, clock_.steady_now()));
-    transfers_.erase(transfer->id());
+    end(*static_cast<Transfer*>(pointer), message->data.result);
+  }
+}
+
+void HttpClient::end(Transfer& transfer, int curl_code) {
+  const TransferId id = transfer.id();
+  curl_multi_remove_handle(multi_, transfer.handle());
+  finish(id, transfer.result(static_cast<CURLcode>(curl_code), clock_.steady_now()));
+  transfers_.erase(id);
+}
+
+void HttpClient::end_those_that_stand_still() {
+  const SteadyTime now = clock_.steady_now();
+  if (transfers_.empty() || now < next_look_) return;
+  next_look_ = now + look_interval;
+  for (auto next = transfers_.begin(); next != transfers_.end();) {
+    Transfer& transfer = *(next++)->second;
+    if (transfer.stands_still(now)) end(transfer, CURLE_OPERATION_TIMEDOUT);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "core/host_rules.hpp"
 #include "core/ports.hpp"
 #include "core/tls_pins.hpp"
+#include "core/url.hpp"
 
 namespace ops {
 
@@ -47,21 +48,39 @@ class HttpClient final : public Transport {
   std::vector<FinishedTransfer> take_finished() override;
   std::size_t in_flight() const override { return transfers_.size(); }
 
+  /// Of how many origins something is remembered: no more than have transfers or open connections, and one.
+  std::size_t known_origins() const noexcept { return origins_.size(); }
+
  private:
   class Transfer;
   struct Callbacks;
 
+  /// What is open to a scheme, host and port. libcurl looks through all connections to a host for each request, and at
+  /// the end of each through those that nobody uses: with thousands of them that is most of its time.
+  struct Origin {
+    explicit Origin(const Url& url) : may_multiplex(url.scheme == "https") {}
+
+    std::size_t sockets = 0;
+    std::size_t transfers = 0;
+    bool may_multiplex;  ///< several transfers on one connection; of TLS known after the first answer only
+  };
+
   /// Adds the credential; a refusal when it cannot be.
   std::optional<HttpResponse> authorize(HttpRequest& request);
+  Origin& origin_of(const Url& url);
   void finish(TransferId id, HttpResponse response);
   void collect();
+  void end(Transfer& transfer, int curl_code);
+  void end_those_that_stand_still();
 
   std::shared_ptr<const Settings> settings_;
   SecretSource& secrets_;
   const Clock& clock_;
   int epoll_ = -1;
   void* multi_ = nullptr;
+  std::map<std::string, Origin> origins_;  ///< libcurl holds their addresses as long as sockets are open
   std::optional<SteadyTime> curl_deadline_;
+  SteadyTime next_look_{};  ///< at the speed of those in flight
   std::map<TransferId, std::unique_ptr<Transfer>> transfers_;
   std::vector<FinishedTransfer> finished_;
 };

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,8 +18,10 @@ namespace {
 
 constexpr int most_header_lines = 100;
 constexpr std::size_t most_header_bytes = 64 * 1024;
-constexpr long low_speed_bytes = 10;
-constexpr long low_speed_seconds = 30;
+constexpr std::int64_t low_speed_bytes = 10;  // a second
+constexpr std::chrono::seconds low_speed_time{30};
+/// To one origin. More than this are left over only where many transfers end and few begin.
+constexpr std::size_t most_idle_connections = 200;
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -75,10 +78,18 @@ TransportFailure failure_of(CURLcode code) {
 }  // namespace
 
 HttpClient::Transfer::Transfer(TransferId id, HttpRequest request, std::shared_ptr<const Settings> settings, Url url,
-                               SteadyTime started)
-    : id_(id), request_(std::move(request)), settings_(std::move(settings)), url_(std::move(url)), started_(started) {}
+                               Origin& origin, SteadyTime started)
+    : id_(id),
+      request_(std::move(request)),
+      settings_(std::move(settings)),
+      url_(std::move(url)),
+      origin_(origin),
+      started_(started) {
+  ++origin_.transfers;
+}
 
 HttpClient::Transfer::~Transfer() {
+  --origin_.transfers;
   if (handle_ != nullptr) curl_easy_cleanup(handle_);
   curl_slist_free_all(header_list_);
   if (body_file_ != nullptr) std::fclose(body_file_);
@@ -147,8 +158,6 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
     return refuse(TransportFailure::tls, "this libcurl cannot check the pins of " + url_.host);
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request_.connect_timeout.count()));
   set(CURLOPT_TIMEOUT_MS, static_cast<long>(request_.total_timeout.count()));
-  set(CURLOPT_LOW_SPEED_LIMIT, low_speed_bytes);
-  set(CURLOPT_LOW_SPEED_TIME, low_speed_seconds);
   set(CURLOPT_TCP_KEEPALIVE, 1L);
   // The length that a HEAD tells is not that of its own body.
   if (request_.method != Method::head) set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(request_.max_body_bytes));
@@ -158,6 +167,9 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
   set(CURLOPT_HEADERDATA, static_cast<void*>(this));
   set(CURLOPT_OPENSOCKETFUNCTION, Callbacks::open_socket);
   set(CURLOPT_OPENSOCKETDATA, static_cast<void*>(this));
+  // The connection may outlive this transfer: nothing of it is handed over here.
+  set(CURLOPT_CLOSESOCKETFUNCTION, Callbacks::close_socket);
+  set(CURLOPT_CLOSESOCKETDATA, static_cast<void*>(&origin_));
   set(CURLOPT_PREREQFUNCTION, Callbacks::before_send);
   set(CURLOPT_PREREQDATA, static_cast<void*>(this));
   // Never without a header, a CA file or a limit that found no room.
@@ -168,6 +180,7 @@ std::optional<HttpResponse> HttpClient::Transfer::prepare() {
 
 bool HttpClient::Transfer::set_body() {
   const auto set = [&](auto option, auto value) { return curl_easy_setopt(handle_, option, value) == CURLE_OK; };
+  if (finds_no_connection() && !set(CURLOPT_FRESH_CONNECT, 1L)) return false;
   if (request_.method == Method::head) return set(CURLOPT_NOBODY, 1L);
   if (request_.method == Method::get) return set(CURLOPT_HTTPGET, 1L);
   // On a reused connection that turns out dead libcurl sends again by itself. A changing request must never be repeated
@@ -187,6 +200,35 @@ bool HttpClient::Transfer::set_body() {
   return done && set(CURLOPT_CUSTOMREQUEST, method.c_str());
 }
 
+/// No connection is idle and one more is allowed, so that libcurl need not look for any. It may find one all the same
+/// when a transfer ends meanwhile: then there is one connection more.
+bool HttpClient::Transfer::finds_no_connection() const {
+  return !origin_.may_multiplex && origin_.sockets < origin_.transfers &&
+         origin_.transfers <= settings_->max_connections_per_host;
+}
+
+void HttpClient::Transfer::keep_few_idle() {
+  if (!origin_.may_multiplex && origin_.sockets > origin_.transfers + most_idle_connections)
+    (void)curl_easy_setopt(handle_, CURLOPT_FORBID_REUSE, 1L);
+}
+
+/// libcurl could do this, but it would wake up two or three times a second for each transfer.
+bool HttpClient::Transfer::stands_still(SteadyTime now) {
+  if (!sent_) return false;
+  curl_off_t received = 0, sent = 0;
+  curl_easy_getinfo(handle_, CURLINFO_SIZE_DOWNLOAD_T, &received);
+  curl_easy_getinfo(handle_, CURLINFO_SIZE_UPLOAD_T, &sent);
+  const std::int64_t moved = received + sent;
+  if (!moving_at_ || moved - moved_bytes_ >= low_speed_bytes * (now - *moving_at_) / std::chrono::seconds{1}) {
+    moving_at_ = now;
+    moved_bytes_ = moved;
+    return false;
+  }
+  if (now - *moving_at_ < low_speed_time) return false;
+  limit(TransportFailure::timeout, "fewer than 10 bytes a second for 30 s");
+  return true;
+}
+
 void HttpClient::Transfer::limit(TransportFailure failure, std::string text) {
   if (own_failure_) return;
   own_failure_ = failure;
@@ -203,6 +245,8 @@ bool HttpClient::Transfer::take_header(std::string_view line) {
     if (is_changing(request_.method))
       OPS_STOP_POINT("after_send",
                      std::string_view());  // of a 1xx answer or the final one: what came before does not count
+    origin_.may_multiplex = !line.starts_with("HTTP/1.");
+    keep_few_idle();
     response_.headers.clear();
     content_length_.reset();
     chunked_ = false;
@@ -369,10 +413,17 @@ curl_socket_t HttpClient::Callbacks::open_socket(void* transfer_pointer, curlsoc
     const int made = ::socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
     if (made < 0 && (errno == EMFILE || errno == ENFILE))
       transfer->limit(TransportFailure::exhausted, std::string("no socket: ") + std::strerror(errno));
+    if (made >= 0) ++transfer->origin_.sockets;
     return made;
   } catch (...) {
     return CURL_SOCKET_BAD;
   }
+}
+
+/// Called for idle connections too, long after the transfer that made them.
+int HttpClient::Callbacks::close_socket(void* origin, curl_socket_t socket) noexcept {
+  --static_cast<Origin*>(origin)->sockets;
+  return ::close(socket);
 }
 
 int HttpClient::Callbacks::before_send(void* transfer, char*, char*, int, int) noexcept {

@@ -3,20 +3,26 @@ import { configure, curlLimit, Database, freePort, letRun, noopPhases, processFa
 
 const waitMs = 5_000;
 
+const environmentsFor = (count) => Math.ceil(count / 100);
+
 async function prepare(count, phase, url) {
-  await letRun(0);
   const database = await Database.create('in_flight');
-  const environments = Math.ceil(count / 100);
-  await database.environments(environments, { phases: [phase], url });
+  await database.environments(environmentsFor(count), { phases: [phase], url });
   await database.environments(1, { prefix: 'beside', phases: noopPhases(1) });
-  await database.queue(count, { environments, metadata: { sleep_ms: waitMs, timeout_ms: 120_000 } });
-  await database.analyze();
   return database;
+}
+
+/** Queues them all while the worker is held. */
+async function queueHeld(database, count) {
+  await letRun(0);
+  await database.queue(count, { environments: environmentsFor(count), metadata: { sleep_ms: waitMs, timeout_ms: 120_000 } });
+  await database.analyze();
 }
 
 /** Seconds until all are done, and the worker's memory for each at its peak. */
 async function waited(count, phase, url) {
   const database = await prepare(count, phase, url);
+  await queueHeld(database, count);
   const { pid } = await database.status();
   const before = processFacts(pid).anonymousKib;
   let peak = before;
@@ -39,13 +45,14 @@ const queueBeside = (database, count) =>
   statements(database.name, count, 2, 6, `SELECT run_id FROM ops.queue_run('bench', 'beside-1', '0123456789abcdef', 'main')`);
 const p99 = (measured) => quantile(measured.map(({ begin, end }) => (end - begin) / 1e6), 0.99);
 
-/** p99 of ops.queue_run in the same database while nothing and while all of them wait. */
+/** p99 of ops.queue_run while the worker performs what it queues, with nothing else in flight and beside all of them. */
 async function latencyBeside(count, phase, url, samples, server) {
   const database = await prepare(count, phase, url);
-  await database.query(`CREATE TABLE kept AS SELECT run_id FROM ops.run_queue`);
-  await letRun(0);
+  await database.analyze();
+  await letRun(2 * count);
   await queueBeside(database, 50);
   const idle = p99(await queueBeside(database, samples));
+  await queueHeld(database, count);
   await letRun(2 * count);
   while (server.arrivals().size < count) await sleep(100);
   const beside = p99(await queueBeside(database, samples));
@@ -66,7 +73,7 @@ export default async function inFlight(bench) {
     http.push(await waited(count, request, urls[0]));
     timers.push(await waited(count, { name: 'wait', kind: 'bench_sleep' }));
     const slower = await slowServer(ports[1], 60_000);
-    besides.push(await latencyBeside(count, request, urls[1], bench.size(500, 100), slower));
+    besides.push(await latencyBeside(count, request, urls[1], bench.size(2_000, 100), slower));
     await slower.stop();
   });
   await server.stop();

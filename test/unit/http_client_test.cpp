@@ -26,8 +26,9 @@ class RealClock final : public Clock {
     return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
   }
   SteadyTime steady_now() const override {
-    return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::steady_clock::now());
+    return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::steady_clock::now()) + ahead;
   }
+  std::chrono::seconds ahead{0};
 };
 
 class OneSecret final : public SecretSource {
@@ -46,11 +47,13 @@ class HttpClientTest : public ::testing::Test {
   }
   ~HttpClientTest() override { std::filesystem::remove_all(directory_); }
 
-  void make_client(const std::string& allowed, const std::string& ca_file = "") {
+  void make_client(const std::string& allowed, const std::string& ca_file = "",
+                   std::size_t max_connections_per_host = 1'000) {
     HttpClient::Settings settings;
     settings.rules = HostRules::parse(allowed).value();
     settings.ca_file = ca_file;
     settings.user_agent = "test";
+    settings.max_connections_per_host = max_connections_per_host;
     client_ = std::make_unique<HttpClient>(settings, secrets_, clock_);
   }
 
@@ -66,6 +69,19 @@ class HttpClientTest : public ::testing::Test {
       std::ranges::move(client_->take_finished(), std::back_inserter(all));
     }
     return all;
+  }
+
+  /// One wait and what it brought.
+  void advance() {
+    pollfd ready{client_->wait_descriptor(), POLLIN, 0};
+    poll(&ready, 1, 20);
+    client_->advance();
+  }
+  template <class Condition>
+  void advance_until(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+    while (!condition() && std::chrono::steady_clock::now() < end) advance();
+    ASSERT_TRUE(condition());
   }
 
   HttpResponse perform(HttpRequest request) {
@@ -272,6 +288,130 @@ TEST_F(HttpClientTest, ReadsReuseTheirConnection) {
   make_client(server.url());
   for (int i = 0; i < 5; ++i) EXPECT_EQ(perform(get(server.url())).status, 200);
   EXPECT_EQ(server.connections(), 1);
+}
+
+/// Answers when as many requests have arrived as belong together.
+class WaveServer {
+ public:
+  explicit WaveServer(int wave) : wave_(wave) {}
+  int connections() const { return server_.connections(); }
+  int closed() const { return closed_; }
+  std::string url() const { return server_.url(); }
+
+ private:
+  void serve(Connection& peer) {
+    while (!peer.receive().empty()) {
+      const int mine = arrived_++ / wave_;
+      for (int now = arrived_; now < (mine + 1) * wave_; now = arrived_) arrived_.wait(now);
+      arrived_.notify_all();
+      peer.send(plain("x"));
+    }
+    ++closed_;
+  }
+
+  int wave_;
+  std::atomic<int> arrived_{0};
+  std::atomic<int> closed_{0};
+  LoopbackServer server_{[this](Connection& peer) { serve(peer); }};
+};
+
+TEST_F(HttpClientTest, RequestsSideBySideHaveConnectionsOfTheirOwnAndLaterOnesReuseThem) {
+  WaveServer server(20);
+  make_client(server.url());
+  const auto wave = [&](TransferId first) {
+    for (TransferId id = first; id < first + 20; ++id) client_->start(id, get(server.url()));
+    for (const FinishedTransfer& finished : finish(20)) EXPECT_EQ(finished.response.status, 200);
+  };
+  wave(100);
+  EXPECT_EQ(server.connections(), 20);
+  // libcurl itself keeps four connections for each transfer that is under way: fewer while the last ones end.
+  wave(200);
+  EXPECT_LT(server.connections(), 40);
+}
+
+TEST_F(HttpClientTest, RequestsBeyondTheLimitOfAHostWaitAndReuse) {
+  WaveServer server(2);
+  make_client(server.url(), "", 2);
+  for (TransferId id = 1; id <= 10; ++id) client_->start(id, get(server.url()));
+  const auto finished = finish(10);
+  EXPECT_EQ(finished.size(), 10U);
+  for (const auto& [id, response] : finished) EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(server.connections(), 2);
+}
+
+TEST_F(HttpClientTest, AfterManyRequestsAtOnceMostConnectionsAreClosed) {
+  constexpr int at_once = 450;
+  WaveServer server(at_once);
+  make_client(server.url());
+  for (TransferId id = 1; id <= at_once; ++id) {
+    HttpRequest request = get(server.url());
+    request.total_timeout = milliseconds{20'000};
+    client_->start(id, std::move(request));
+  }
+  EXPECT_EQ(finish(at_once).size(), std::size_t{at_once});
+  advance_until([&] { return server.closed() >= at_once / 3; });
+  EXPECT_LT(server.closed(), at_once);
+}
+
+TEST_F(HttpClientTest, AnOriginWithoutConnectionsIsForgotten) {
+  const auto answer_and = [](const char* header) {
+    return [header](Connection& peer) {
+      while (!peer.receive().empty())
+        peer.send(std::string("HTTP/1.1 200 OK\r\n") + header + "Content-Length: 0\r\n\r\n");
+    };
+  };
+  LoopbackServer keeping(answer_and(""));
+  LoopbackServer closing(answer_and("Connection: close\r\n"));
+  LoopbackServer another(answer_and(""));
+  make_client(keeping.url() + ", " + closing.url() + ", " + another.url());
+  for (LoopbackServer* server : {&closing, &keeping, &another}) EXPECT_EQ(perform(get(server->url())).status, 200);
+  EXPECT_EQ(client_->known_origins(), 2U);
+  std::string nobody;
+  {
+    LoopbackServer gone([](Connection&) {});
+    nobody = gone.url();
+  }
+  make_client(nobody + ", " + another.url());
+  EXPECT_EQ(perform(get(nobody)).failure, TransportFailure::connect);
+  EXPECT_EQ(perform(get(another.url())).status, 200);
+  EXPECT_EQ(client_->known_origins(), 1U);
+}
+
+TEST_F(HttpClientTest, ATransferThatStandsStillEnds) {
+  std::atomic<int> parts_wanted{0};
+  std::atomic<bool> received{false};
+  LoopbackServer server([&](Connection& peer) {
+    peer.receive();
+    received = true;
+    parts_wanted.wait(0);
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + std::string(1'000, 'x'));
+    peer.wait_for_close();
+  });
+  make_client(server.url());
+  HttpRequest request = get(server.url());
+  request.total_timeout = milliseconds{60'000};
+  client_->start(1, std::move(request));
+  advance_until([&] { return received.load(); });
+  const auto pass = [&](int seconds) {
+    clock_.ahead += std::chrono::seconds{seconds};
+    advance();
+  };
+  for (int i = 0; i < 8; ++i) pass(3);
+  EXPECT_EQ(client_->in_flight(), 1U);
+  parts_wanted = 1;
+  parts_wanted.notify_all();
+  pollfd ready{client_->wait_descriptor(), POLLIN, 0};
+  ASSERT_EQ(poll(&ready, 1, 30'000), 1);
+  for (int i = 0; i < 9; ++i) pass(3);  // the body's first part arrives with the first of them
+  EXPECT_EQ(client_->in_flight(), 1U);
+  advance_until([&] {
+    pass(3);
+    return client_->in_flight() == 0;
+  });
+  const auto finished = client_->take_finished();
+  ASSERT_EQ(finished.size(), 1U);
+  EXPECT_EQ(finished.front().response.failure, TransportFailure::timeout);
+  EXPECT_TRUE(finished.front().response.request_sent);
 }
 
 TEST_F(HttpClientTest, T10_OnlyAllowedHostsAndAddresses) {
