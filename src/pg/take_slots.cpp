@@ -63,34 +63,19 @@ Statement lock_runs_statement(R"sql(
    CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
                        OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
 
-// Of a single run, as on a quiet day; its environment is locked.
-Statement take_one_slot_statement(R"sql(
-  INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
-  SELECT $1, n.slot_no, $2, $3
-    FROM generate_series(1, $4) AS n(slot_no)
-   WHERE (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = $1) < $4
-     AND NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = $1 AND s.slot_no = n.slot_no)
-   LIMIT 1
-  ON CONFLICT DO NOTHING RETURNING run_id)sql");
+// A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others took.
+Statement slots_in_use_statement(R"sql(
+  SELECT u.env_id, s.active, s.highest FROM {u(env_id text)}
+   CROSS JOIN LATERAL (SELECT count(*) AS active, coalesce(max(s.slot_no), 0) AS highest
+                         FROM ops.run_slots s WHERE s.env_id = u.env_id) s)sql");
 
-// Joined by the place in an array: the planner cannot know how many there are, and a nested loop over both sides would
-// cost their product.
+Statement gaps_statement(R"sql(
+  SELECT n.slot_no FROM generate_series(1, $2) AS n(slot_no)
+   WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = $1 AND s.slot_no = n.slot_no) LIMIT $3)sql");
+
 Statement take_slots_statement(R"sql(
-  WITH wanted AS (
-    SELECT w.env_id, array_agg(w.run_id ORDER BY w.place) AS runs, array_agg(w.place ORDER BY w.place) AS places
-      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(run_id, env_id, place)
-     GROUP BY w.env_id)
   INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
-  SELECT w.env_id, f.slot_no, w.runs[f.turn], $3
-    FROM wanted w
-    JOIN ops.environments e ON e.env_id = w.env_id
-   CROSS JOIN LATERAL (
-     SELECT n.slot_no, row_number() OVER () AS turn
-       FROM generate_series(1, e.max_active_runs) AS n(slot_no)
-      WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = w.env_id AND s.slot_no = n.slot_no)
-      LIMIT least(cardinality(w.runs),
-                  greatest(0, e.max_active_runs - (SELECT count(*) FROM ops.run_slots s WHERE s.env_id = w.env_id)))) f
-   ORDER BY w.places[f.turn] LIMIT $4
+  SELECT u.env_id, u.slot_no, u.run_id, $4 FROM {u(env_id text, slot_no int, run_id text)}
   ON CONFLICT DO NOTHING RETURNING run_id)sql");
 
 Statement leave_queue_statement("DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1)");
@@ -224,21 +209,59 @@ std::map<std::string, int> lock_environments(const TextColumn& of_runs) {
   return open;
 }
 
-/// Runs that have a slot now.
+/// Numbers of free slots of an environment, as many as are wanted and there are. Above those in use it has not to be
+/// looked for gaps.
+IntColumn free_slots(const std::string& env_id, int max_active_runs, int active, int highest, std::size_t wanted) {
+  IntColumn numbers;
+  const int count = std::min<int>(static_cast<int>(wanted), max_active_runs - active);
+  if (count <= 0) return numbers;
+  if (highest + count <= max_active_runs) {
+    for (int i = 1; i <= count; ++i) numbers.push_back(highest + i);
+    return numbers;
+  }
+  const Rows gaps = gaps_statement.run({std::string(env_id), max_active_runs, count});
+  for (std::size_t i = 0; i < gaps.size(); ++i) numbers.push_back(static_cast<std::int32_t>(gaps.integer(i, 0)));
+  return numbers;
+}
+
+/// Runs that have a slot now: in claim order, as many as there are slots and at most `limit`.
 std::set<std::string> take_free_slots(const Candidates& candidates, const std::map<std::string, int>& open,
                                       const std::string& worker_id, int limit) {
   const std::set<std::string> queued = first_column(lock_runs_statement.run({candidates.run_id}));
-  Candidates wanted;
+  const auto may_be_claimed = [&](std::size_t i) {
+    return queued.contains(*candidates.run_id[i]) && open.contains(*candidates.env_id[i]);
+  };
+  std::map<std::string, std::size_t> wanted;
   for (std::size_t i = 0; i < candidates.size(); ++i)
-    if (queued.contains(*candidates.run_id[i]) && open.contains(*candidates.env_id[i]))
-      wanted.add(*candidates.run_id[i], *candidates.env_id[i]);
-  if (wanted.size() == 0) return {};
-  if (wanted.size() > 1)
-    return first_column(
-        take_slots_statement.run({std::move(wanted.run_id), std::move(wanted.env_id), std::string(worker_id), limit}));
-  const std::string env_id = *wanted.env_id[0];
-  return first_column(take_one_slot_statement.run(
-      {std::string(env_id), std::string(*wanted.run_id[0]), std::string(worker_id), open.at(env_id)}));
+    if (may_be_claimed(i)) ++wanted[*candidates.env_id[i]];
+  if (wanted.empty()) return {};
+
+  TextColumn environments;
+  for (const auto& [id, count] : wanted) environments.emplace_back(id);
+  const Rows in_use = slots_in_use_statement.run({std::move(environments)});
+  std::map<std::string, IntColumn> free;  // the next one last
+  for (std::size_t i = 0; i < in_use.size(); ++i) {
+    const std::string id = in_use.text(i, 0);
+    IntColumn numbers = free_slots(id, open.at(id), static_cast<int>(in_use.integer(i, 1)),
+                                   static_cast<int>(in_use.integer(i, 2)), wanted.at(id));
+    std::ranges::reverse(numbers);
+    free.emplace(id, std::move(numbers));
+  }
+
+  TextColumn env_id, run_id;
+  IntColumn slot_no;
+  for (std::size_t i = 0; i < candidates.size() && static_cast<int>(run_id.size()) < limit; ++i) {
+    if (!may_be_claimed(i)) continue;
+    IntColumn& numbers = free.at(*candidates.env_id[i]);
+    if (numbers.empty()) continue;
+    env_id.push_back(candidates.env_id[i]);
+    slot_no.push_back(numbers.back());
+    run_id.push_back(candidates.run_id[i]);
+    numbers.pop_back();
+  }
+  if (run_id.empty()) return {};
+  return first_column(
+      take_slots_statement.run({std::move(env_id), std::move(slot_no), std::move(run_id), std::string(worker_id)}));
 }
 
 /// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
