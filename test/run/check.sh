@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 top=$PWD
-[ $# -gt 0 ] || set -- unit layers sim regress isolation pgtap e2e t storm
+[ $# -gt 0 ] || set -- unit layers install sim regress isolation pgtap e2e t storm
 logs=$(mktemp -d /tmp/ops_check.XXXXXX)
 chmod 755 "$logs"
 trap 'rm -rf "$logs"' EXIT
@@ -64,6 +64,21 @@ suite_layers() {
   count layers "$(matches '^ok' layers)" "$(matches '^not ok' layers)" 0
 }
 
+# What a package is made of: `make install` into an empty directory puts three files there, `make uninstall` takes them away.
+suite_install() {
+  local root=$logs/root
+  {
+    make --no-print-directory install DESTDIR="$root" || echo "not ok make install"
+    for file in "$("${PG_CONFIG:-pg_config}" --pkglibdir)"/ops_runner.so \
+      "$("${PG_CONFIG:-pg_config}" --sharedir)"/extension/ops_runner{.control,--*.sql}; do
+      if compgen -G "$root$file" >/dev/null; then echo "ok installed $file"; else echo "not ok missing $file"; fi
+    done
+    make --no-print-directory uninstall DESTDIR="$root" || echo "not ok make uninstall"
+    if [ -z "$(find "$root" -type f)" ]; then echo "ok uninstalled"; else echo "not ok left over: $(find "$root" -type f)"; fi
+  } > "$logs/install.log" 2>&1
+  count install "$(matches '^ok ' install)" "$(matches '^not ok ' install)" 0
+}
+
 # The results directory must be writable for the one who runs it: it lies in the temporary directory.
 suite_regress() {
   in_server -c ops_runner.max_concurrent_runs=0 -- "$regress" --inputdir="$top" --outputdir="$logs" --use-existing \
@@ -121,7 +136,7 @@ suite_storm() {
   count storm "$(matches '^ok ' storm)" "$(matches '^not ok ' storm)" "$(matches '^make(\[[0-9]+\])?: \*\*\*' storm)"
 }
 
-case " $* " in *" layers "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "* | *" t "* | *" storm "*)
+case " $* " in *" layers "* | *" install "* | *" regress "* | *" isolation "* | *" pgtap "* | *" e2e "* | *" t "* | *" storm "*)
   if ! make --no-print-directory -j2 -f src/extension.mk ${OPS_WERROR:+OPS_WERROR=1} all > "$logs/build.log" 2>&1; then
     tail -n 60 "$logs/build.log"
     echo "0 passed, 1 failed"
