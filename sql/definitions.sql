@@ -3,7 +3,8 @@
 SELECT t.fresh();
 
 -- Names
-SELECT n, ops._is_name(n) FROM unnest(ARRAY['a', 'acme-staging', '0.x_y-z', repeat('a', 63), '', ' ', 'A', 'a b', '-a', '.a', '_a',
+-- What has no width is shown as a question mark: versions of psql count it differently.
+SELECT regexp_replace(n, '[\u200b-\u200f]', '?') AS n, ops._is_name(n) FROM unnest(ARRAY['a', 'acme-staging', '0.x_y-z', repeat('a', 63), '', ' ', 'A', 'a b', '-a', '.a', '_a',
   'a/b', 'a''b', 'a"b', E'a\nb', E'a\tb', 'a;--', '$$', '../x', '%s%n', U&'\0430cme', U&'a\200Eb', U&'a\200Bb', repeat('a', 64)]) n;
 SELECT ops._is_name(repeat('a', 1000000)), ops._is_name(NULL);
 
