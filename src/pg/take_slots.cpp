@@ -63,7 +63,8 @@ Statement lock_runs_statement(R"sql(
    CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
                        OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
 
-// A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others took.
+// A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others
+// took.
 Statement slots_in_use_statement(R"sql(
   SELECT u.env_id, s.active, s.highest FROM {u(env_id text)}
    CROSS JOIN LATERAL (SELECT count(*) AS active, coalesce(max(s.slot_no), 0) AS highest

@@ -3,7 +3,8 @@
 #
 # Runs a command beside a throw-away PostgreSQL server that has this checkout's ops_runner preloaded (programs.sh). It finds
 # PGHOST, PGPORT, PGUSER, PGDATABASE, OPS_PGBIN, OPS_PGDATA, OPS_SECRETS (directory for secret files), OPS_SERVER_LOG and
-# OPS_AS_SERVER_USER (prefix that runs a program as the server's user).
+# OPS_AS_SERVER_USER (prefix that runs a program as the server's user). OPS_SERVER_PRELOAD names a library that the server
+# shall preload.
 set -euo pipefail
 
 settings=()
@@ -55,7 +56,8 @@ own "$work/data" "$work/secrets" "$work/socket" "$work/server.log"
   for setting in "${settings[@]}"; do echo "${setting%%=*} = '${setting#*=}'"; done
 } >> "$work/data/postgresql.conf"
 started=1
-(cd "$work" && "${as_server_user[@]}" "$bin/pg_ctl" -D "$work/data" -l "$work/server.log" -w -t 30 start >/dev/null)
+(cd "$work" && LD_PRELOAD=${OPS_SERVER_PRELOAD:-${LD_PRELOAD:-}} "${as_server_user[@]}" "$bin/pg_ctl" -D "$work/data" -l "$work/server.log" -w -t 30 \
+  start >/dev/null)
 
 export PGHOST=$work/socket PGPORT=54321 PGUSER=postgres PGDATABASE=postgres
 export OPS_PGBIN=$bin OPS_PGDATA=$work/data OPS_SECRETS=$work/secrets OPS_SERVER_LOG=$work/server.log
