@@ -7,7 +7,6 @@
 
 #include "core/git_names.hpp"
 
-#include "pg/boundary.hpp"
 #include "pg/run_row.hpp"
 
 extern "C" {

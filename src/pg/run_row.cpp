@@ -60,8 +60,9 @@ bool RunRow::same(const RunRow& other, RunColumn column) const {
 }
 
 const char* shown(std::string_view text, int most_bytes) {
-  const int length = static_cast<int>(text.size());
-  return pnstrdup(text.data(), static_cast<Size>(pg_mbcliplen(text.data(), length, most_bytes)));
+  const char* bytes = text.data();  // NOLINT(bugprone-suspicious-stringview-data-usage): the length goes with it
+  const int length = pg_mbcliplen(bytes, static_cast<int>(text.size()), most_bytes);
+  return pnstrdup(bytes, static_cast<Size>(length));
 }
 
 }  // namespace ops::pg

@@ -199,15 +199,14 @@ using LastEvents = std::map<std::string, std::int64_t>;
 
 /// Runs that were locked, with what their phases need to know.
 /// @param claimed  of a new claim: each run gets a claim token and another attempt, which are in no table yet; filled
-std::vector<ClaimedRun> read_runs(const std::vector<std::string>& locked, LastEvents* claimed) {
+std::vector<ClaimedRun> read_runs(TextColumn locked, LastEvents* claimed) {
   std::vector<ClaimedRun> runs;
-  if (locked.empty()) return runs;
-  TextColumn ids;
-  for (const std::string& run_id : locked) ids.emplace_back(run_id);
-  const Rows rows = facts_statement.run({std::move(ids), claimed != nullptr});
+  const std::size_t count = locked.size();
+  if (count == 0) return runs;
+  const Rows rows = facts_statement.run({std::move(locked), claimed != nullptr});
   // A claim without its facts would be held for ever and performed by nobody: better none at all.
-  if (rows.size() != locked.size())
-    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(locked.size()) +
+  if (rows.size() != count)
+    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(count) +
                              " claimed runs could be read");
   runs.resize(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -317,10 +316,7 @@ class RunTransaction final : public StoreTransaction {
   }
 
   std::set<std::string> renew_lease(Millis lease) override {
-    const Rows rows = renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())});
-    std::set<std::string> held;
-    for (std::size_t i = 0; i < rows.size(); ++i) held.insert(rows.text(i, 0));
-    return held;
+    return renew_statement.run({worker_id_, static_cast<std::int64_t>(lease.count())}).first_column();
   }
 
   std::vector<CancelRequest> cancel_requests() override {
@@ -340,7 +336,7 @@ class RunTransaction final : public StoreTransaction {
     std::string token;
     std::int64_t last_event;
   };
-  std::vector<std::string> slots(int limit) const {
+  TextColumn slots(int limit) const {
     try {
       return take_slots(worker_id_, limit);
     } catch (const std::exception&) {
@@ -379,9 +375,10 @@ class RunTransaction final : public StoreTransaction {
       claims.push_back(open_claims_.contains(write.run_id) ? 1 : 0);
     }
     if (run_id.empty()) return {};
-    return ids_of(
-        record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for),
-                                   std::move(metadata), std::move(claims), worker_id_}));
+    return record_runs_statement
+        .run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for), std::move(metadata),
+              std::move(claims), worker_id_})
+        .first_column();
   }
 
   Ours lock_runs(const std::vector<RunWrites>& writes) const {
@@ -392,13 +389,7 @@ class RunTransaction final : public StoreTransaction {
       claim_token.emplace_back(write.claim_token);
     }
     if (run_id.empty()) return {};
-    return ids_of(lock_runs_statement.run({std::move(run_id), std::move(claim_token)}));
-  }
-
-  static Ours ids_of(const Rows& rows) {
-    Ours ids;
-    for (std::size_t i = 0; i < rows.size(); ++i) ids.insert(rows.text(i, 0));
-    return ids;
+    return lock_runs_statement.run({std::move(run_id), std::move(claim_token)}).first_column();
   }
 
   /// Of each run that has told something.
@@ -526,15 +517,9 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   Transaction transaction("taking over runs");
   bury_statement.run({worker_id_});
   const Rows orphans = lock_orphans_statement.run({worker_id_, std::move(known)});
-  TextColumn locked;
-  for (std::size_t i = 0; i < orphans.size(); ++i) locked.emplace_back(orphans.text(i, 0));
-  const Rows slots = take_over_slots_statement.run({worker_id_, std::move(locked)});
-  TextColumn ids;
-  for (std::size_t i = 0; i < slots.size(); ++i) ids.emplace_back(slots.text(i, 0));
-  const Rows taken = take_over_runs_statement.run({worker_id_, std::move(ids)});
-  std::vector<std::string> ours;
-  for (std::size_t i = 0; i < taken.size(); ++i) ours.push_back(taken.text(i, 0));
-  std::vector<ClaimedRun> runs = read_runs(ours, nullptr);
+  const Rows slots = take_over_slots_statement.run({worker_id_, column_of(orphans.first_column())});
+  const Rows taken = take_over_runs_statement.run({worker_id_, column_of(slots.first_column())});
+  std::vector<ClaimedRun> runs = read_runs(column_of(taken.first_column()), nullptr);
   read_history(runs);
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;

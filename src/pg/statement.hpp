@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -20,6 +21,13 @@ using TimeColumn = std::vector<std::optional<WallTime>>;
 using Argument =
     std::variant<std::string, bool, std::int32_t, std::int64_t, TextColumn, IntColumn, BigintColumn, TimeColumn>;
 
+/// A column of these values.
+inline TextColumn column_of(const std::set<std::string>& values) {
+  TextColumn column;
+  for (const std::string& value : values) column.emplace_back(value);
+  return column;
+}
+
 /// Rows of a result as text; nothing where the value is null.
 class Rows {
  public:
@@ -34,6 +42,11 @@ class Rows {
   std::string text(std::size_t row, std::size_t column) const { return at(row, column).value_or(std::string()); }
   std::int64_t integer(std::size_t row, std::size_t column) const { return std::stoll(text(row, column)); }
   bool is_true(std::size_t row, std::size_t column) const { return at(row, column) == "t"; }
+  std::set<std::string> first_column() const {
+    std::set<std::string> values;
+    for (std::size_t row = 0; row < size(); ++row) values.insert(text(row, 0));
+    return values;
+  }
 
  private:
   std::size_t columns_ = 0;

@@ -188,18 +188,6 @@ Candidates find_candidates(const Places& places, const TextColumn& passed_over, 
   return candidates;
 }
 
-std::set<std::string> first_column(const Rows& rows) {
-  std::set<std::string> values;
-  for (std::size_t i = 0; i < rows.size(); ++i) values.insert(rows.text(i, 0));
-  return values;
-}
-
-TextColumn column_of(const std::set<std::string>& values) {
-  TextColumn column;
-  for (const std::string& value : values) column.emplace_back(value);
-  return column;
-}
-
 /// Environments in which no other session claims, with their max_active_runs; locked.
 std::map<std::string, int> lock_environments(const TextColumn& of_runs) {
   std::set<std::string> ids;
@@ -228,7 +216,7 @@ IntColumn free_slots(const std::string& env_id, int max_active_runs, int active,
 /// Runs that have a slot now: in claim order, as many as there are slots and at most `limit`.
 std::set<std::string> take_free_slots(const Candidates& candidates, const std::map<std::string, int>& open,
                                       const std::string& worker_id, int limit) {
-  const std::set<std::string> queued = first_column(lock_runs_statement.run({candidates.run_id}));
+  const std::set<std::string> queued = lock_runs_statement.run({candidates.run_id}).first_column();
   const auto may_be_claimed = [&](std::size_t i) {
     return queued.contains(*candidates.run_id[i]) && open.contains(*candidates.env_id[i]);
   };
@@ -261,8 +249,8 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const std::m
     numbers.pop_back();
   }
   if (run_id.empty()) return {};
-  return first_column(
-      take_slots_statement.run({std::move(env_id), std::move(slot_no), std::move(run_id), std::string(worker_id)}));
+  return take_slots_statement.run({std::move(env_id), std::move(slot_no), std::move(run_id), std::string(worker_id)})
+      .first_column();
 }
 
 /// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
@@ -277,7 +265,7 @@ void block(const Candidates& candidates, const std::set<std::string>& won, const
     if (open.contains(*candidates.env_id[i])) locked.insert(*candidates.env_id[i]);
   }
   std::set<std::string> full;
-  if (!locked.empty()) full = first_column(full_environments_statement.run({column_of(locked), claimed}));
+  if (!locked.empty()) full = full_environments_statement.run({column_of(locked), claimed}).first_column();
   if (!full.empty()) block_statement.run({std::move(rest), column_of(full)});
   for (const std::string& env_id : environments)
     if (!full.contains(env_id)) passed_over.emplace_back(env_id);
@@ -285,10 +273,9 @@ void block(const Candidates& candidates, const std::set<std::string>& won, const
 
 }  // namespace
 
-std::vector<std::string> take_slots(const std::string& worker_id, int limit) {
+TextColumn take_slots(const std::string& worker_id, int limit) {
   const Places places = find_places();
-  std::vector<std::string> claimed;
-  TextColumn claimed_column, passed_over;
+  TextColumn claimed, passed_over;
   int left = limit;
   int window = limit;
   bool all_examined = false;
@@ -299,10 +286,8 @@ std::vector<std::string> take_slots(const std::string& worker_id, int limit) {
     const std::map<std::string, int> open = lock_environments(candidates.env_id);
     const std::set<std::string> won = take_free_slots(candidates, open, worker_id, left);
     if (!won.empty()) leave_queue_statement.run({column_of(won)});
-    for (const std::string& run_id : won) {
-      claimed.push_back(run_id);
-      claimed_column.emplace_back(run_id);
-    }
+    for (const auto& run_id : candidates.run_id)
+      if (won.contains(*run_id)) claimed.push_back(run_id);
     left -= static_cast<int>(won.size());
     if (left <= 0) break;
     if (won.size() == candidates.size()) {
@@ -310,7 +295,7 @@ std::vector<std::string> take_slots(const std::string& worker_id, int limit) {
       if (all_examined) break;
       continue;
     }
-    block(candidates, won, open, claimed_column, passed_over);
+    block(candidates, won, open, claimed, passed_over);
     window = std::min(2 * window, widest_window);
   }
   // More are ready than were examined.
@@ -334,13 +319,13 @@ Datum ops_take_slots(PG_FUNCTION_ARGS) {
     const std::string worker_id(VARDATA_ANY(name), static_cast<std::size_t>(VARSIZE_ANY_EXHDR(name)));
     MemoryContext caller = CurrentMemoryContext;
     guarded([] { SPI_connect(); });
-    const std::vector<std::string> runs = take_slots(worker_id, PG_GETARG_INT32(1));
+    const TextColumn runs = take_slots(worker_id, PG_GETARG_INT32(1));
     guarded([] { SPI_finish(); });
     return guarded([&] {
       MemoryContextSwitchTo(caller);
       Datum* ids = static_cast<Datum*>(palloc(sizeof(Datum) * (runs.size() + 1)));
       for (std::size_t i = 0; i < runs.size(); ++i)
-        ids[i] = PointerGetDatum(cstring_to_text_with_len(runs[i].data(), static_cast<int>(runs[i].size())));
+        ids[i] = PointerGetDatum(cstring_to_text_with_len(runs[i]->data(), static_cast<int>(runs[i]->size())));
       return PointerGetDatum(construct_array(ids, static_cast<int>(runs.size()), TEXTOID, -1, false, TYPALIGN_INT));
     });
   });

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <string>
-#include <vector>
+
+#include "pg/statement.hpp"
 
 namespace ops::pg {
 
@@ -13,7 +14,7 @@ namespace ops::pg {
 /// Blocked runs are never walked over: a run is examined when it arrives and again when a slot of its environment is
 /// given back. It begins where runs are ready, and not at the head of the index (ready_floors.hpp).
 /// @param limit  most runs
-/// @return run ids @throws PgError
-std::vector<std::string> take_slots(const std::string& worker_id, int limit);
+/// @return run ids in claim order @throws PgError
+TextColumn take_slots(const std::string& worker_id, int limit);
 
 }  // namespace ops::pg
