@@ -1,7 +1,8 @@
 -- Functions for users: queue, claim, tell, finish, cancel. They act with the rights of ops_runner_owner; who may call them is
 -- in 90_privileges.sql. Errors carry SQLSTATE, the value, and what to do; codes are listed in docs/errors.md.
 
--- The only writer of events on the SQL side; the caller holds the run's row lock. Returns seq.
+-- The only writer of events on the SQL side; the caller holds the run's row lock and changes the row in the same transaction, by
+-- which the worker of an active run sees that others have told something (src/pg/run_store.hpp). Returns seq.
 CREATE FUNCTION ops._write_event(p_run_id text, p_level text, p_message text, p_payload jsonb) RETURNS int
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

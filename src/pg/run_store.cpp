@@ -104,10 +104,10 @@ StoreStatement record_runs_statement(R"sql(
 
 // The same fence for runs that only tell something: locking a row costs a third of changing it.
 StoreStatement lock_runs_statement(R"sql(
-  SELECT r.run_id
+  SELECT r.run_id, r.row_version
     FROM {u(run_id text, claim_token text)}
    CROSS JOIN LATERAL (
-     SELECT r.run_id FROM ops.runs r
+     SELECT r.run_id, r.xmin::text AS row_version FROM ops.runs r
       WHERE r.run_id = u.run_id AND r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running')
      OFFSET 0 FOR NO KEY UPDATE) r)sql");
 
@@ -290,7 +290,11 @@ std::optional<std::string> or_null(const Json& json) {
 
 class RunTransaction final : public StoreTransaction {
  public:
-  explicit RunTransaction(const std::string& worker_id) : worker_id_(worker_id), transaction_("recording runs") {}
+  RunTransaction(const std::string& worker_id, std::unordered_map<std::string, KnownEvents>& known)
+      : worker_id_(worker_id), known_(known), transaction_("recording runs") {}
+  ~RunTransaction() override {
+    for (const std::string& run_id : told_) known_.erase(run_id);  // not committed: nothing was told
+  }
 
   std::vector<ClaimedRun> claim(int limit) override {
     LastEvents last;
@@ -306,7 +310,10 @@ class RunTransaction final : public StoreTransaction {
     ours.merge(lock_runs(writes));
     std::set<std::string> lost;
     for (const RunWrites& write : writes)
-      if (!ours.contains(write.run_id)) lost.insert(write.run_id);
+      if (!ours.contains(write.run_id)) {
+        known_.erase(write.run_id);
+        lost.insert(write.run_id);
+      }
     record_events(writes, ours);
     record_phases(writes, ours);
     record_effects(writes, ours);
@@ -329,6 +336,7 @@ class RunTransaction final : public StoreTransaction {
   void commit(bool flush) override {
     complete_claims();
     transaction_.commit(flush);
+    told_.clear();
   }
 
  private:
@@ -344,7 +352,8 @@ class RunTransaction final : public StoreTransaction {
     }
   }
 
-  using Ours = std::set<std::string>;  ///< runs whose claim token is valid; they are locked
+  /// Runs whose claim token is valid; they are locked. With the version of their row, empty where it has changed here.
+  using Ours = std::map<std::string, std::string>;
 
   void complete_claims() {
     if (open_claims_.empty()) return;
@@ -375,10 +384,12 @@ class RunTransaction final : public StoreTransaction {
       claims.push_back(open_claims_.contains(write.run_id) ? 1 : 0);
     }
     if (run_id.empty()) return {};
-    return record_runs_statement
-        .run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for), std::move(metadata),
-              std::move(claims), worker_id_})
-        .first_column();
+    const Rows rows =
+        record_runs_statement.run({std::move(run_id), std::move(claim_token), std::move(status), std::move(waiting_for),
+                                   std::move(metadata), std::move(claims), worker_id_});
+    Ours changed;
+    for (std::size_t i = 0; i < rows.size(); ++i) changed.emplace(rows.text(i, 0), std::string());
+    return changed;
   }
 
   Ours lock_runs(const std::vector<RunWrites>& writes) const {
@@ -389,7 +400,10 @@ class RunTransaction final : public StoreTransaction {
       claim_token.emplace_back(write.claim_token);
     }
     if (run_id.empty()) return {};
-    return lock_runs_statement.run({std::move(run_id), std::move(claim_token)}).first_column();
+    const Rows rows = lock_runs_statement.run({std::move(run_id), std::move(claim_token)});
+    Ours locked;
+    for (std::size_t i = 0; i < rows.size(); ++i) locked.emplace(rows.text(i, 0), rows.text(i, 1));
+    return locked;
   }
 
   /// Of each run that has told something.
@@ -397,12 +411,16 @@ class RunTransaction final : public StoreTransaction {
     TextColumn run_id;
     LastEvents last;
     for (const RunWrites& write : writes) {
-      if (write.events.empty() || !ours.contains(write.run_id)) continue;
+      const auto held = ours.find(write.run_id);
+      if (write.events.empty() || held == ours.end()) continue;
       const auto claim = open_claims_.find(write.run_id);
-      if (claim == open_claims_.end())
-        run_id.emplace_back(write.run_id);
-      else
+      const auto known = known_.find(write.run_id);
+      if (claim != open_claims_.end())
         last.emplace(write.run_id, claim->second.last_event);
+      else if (known != known_.end() && known->second.row_version == held->second)
+        last.emplace(write.run_id, known->second.last_event);
+      else
+        run_id.emplace_back(write.run_id);
     }
     if (run_id.empty()) return last;
     const Rows rows = last_events_statement.run({std::move(run_id)});
@@ -410,7 +428,7 @@ class RunTransaction final : public StoreTransaction {
     return last;
   }
 
-  void record_events(const std::vector<RunWrites>& writes, const Ours& ours) const {
+  void record_events(const std::vector<RunWrites>& writes, const Ours& ours) {
     const LastEvents last = last_events(writes, ours);
     if (last.empty()) return;
     TextColumn run_id, level, message, payload, phase, event_key;
@@ -430,9 +448,23 @@ class RunTransaction final : public StoreTransaction {
         created_at.emplace_back(event.created_at);
         event_key.push_back(or_null(event.once));
       }
+      remember(write, ours.at(write.run_id), number);
     }
     record_events_statement.run({std::move(run_id), std::move(seq), std::move(level), std::move(message),
                                  std::move(payload), std::move(phase), std::move(created_at), std::move(event_key)});
+  }
+
+  /// For the next turn of this run.
+  void remember(const RunWrites& write, const std::string& row_version, std::int64_t last_event) {
+    if (write.status && *write.status != RunStatus::running) {
+      known_.erase(write.run_id);  // it leaves this worker
+      return;
+    }
+    told_.push_back(write.run_id);
+    known_.insert_or_assign(write.run_id, KnownEvents{row_version.empty() ? own_version() : row_version, last_event});
+  }
+  static std::string own_version() {
+    return std::to_string(guarded([] { return GetCurrentTransactionId(); }));
   }
 
   static void record_phases(const std::vector<RunWrites>& writes, const Ours& ours) {
@@ -501,6 +533,8 @@ class RunTransaction final : public StoreTransaction {
   }
 
   const std::string& worker_id_;
+  std::unordered_map<std::string, KnownEvents>& known_;
+  std::vector<std::string> told_;                 ///< runs whose entry in known_ holds only when this is committed
   std::map<std::string, OpenClaim> open_claims_;  ///< by run: claimed here and not yet recorded
   Transaction transaction_;
 };
@@ -508,7 +542,7 @@ class RunTransaction final : public StoreTransaction {
 }  // namespace
 
 std::unique_ptr<StoreTransaction> RunStore::begin() {
-  return std::make_unique<RunTransaction>(worker_id_);
+  return std::make_unique<RunTransaction>(worker_id_, known_);
 }
 
 std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held) {

@@ -1,13 +1,22 @@
 // The Store port on top of SPI: claims, records and reads runs in set-based statements.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/ports.hpp"
 
 namespace ops::pg {
+
+/// seq of the newest event of a run, as long as its row has this version (xmin). Everybody who tells an event of an
+/// active run changes its row in the same transaction, so an unchanged row means that nobody else has told anything.
+struct KnownEvents {
+  std::string row_version;
+  std::int64_t last_event;
+};
 
 class RunStore final : public Store {
  public:
@@ -36,6 +45,7 @@ class RunStore final : public Store {
 
  private:
   std::string worker_id_;
+  std::unordered_map<std::string, KnownEvents> known_;  ///< of runs of this worker
 };
 
 }  // namespace ops::pg

@@ -67,14 +67,14 @@ test('F17 library and extension of different versions: idle with a clear state, 
 
 test('F17 a database on which the worker may not act: ever fewer log lines, the queue is kept', async () => {
   const log = logFromHere();
-  await world.db.query('REVOKE EXECUTE ON FUNCTION ops._take_slots(text, int) FROM ops_runner_worker');
+  await world.db.query('REVOKE UPDATE (created_at) ON ops.environments FROM ops_runner_worker');
   const runId = await world.queue(await world.environment('refused', smoke));
   await eventually('it is told', async () => /permission denied/.test((await world.worker()).last_error));
   const end = performance.now() + 2000;
   await eventually('two seconds are over', () => performance.now() > end);
   const lines = log(/LOG: .*permission denied/).length;
   assert.ok(lines <= 12, `${lines} log lines in two seconds`);
-  await world.db.query('GRANT EXECUTE ON FUNCTION ops._take_slots(text, int) TO ops_runner_worker');
+  await world.db.query('GRANT UPDATE (created_at) ON ops.environments TO ops_runner_worker');
   assert.equal((await world.finished(runId)).status, 'success');
 });
 
@@ -182,15 +182,16 @@ test('F25 F33 an old snapshot sees 100,000 runs that finished, 1,000 subtransact
     CREATE PROCEDURE t.queue(p_runs int) LANGUAGE sql AS
       $$ INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) SELECT 'acme', 'history-' || i % 1000, 'abcdef1', 'main' FROM generate_series(1, p_runs) i $$;
     CREATE PROCEDURE t.finish() LANGUAGE sql AS $$ UPDATE ops.runs SET status = 'success', finished_at = now() WHERE status = 'claimed' $$;
-    CREATE FUNCTION t.claims() RETURNS float8 LANGUAGE plpgsql AS $$
+    CREATE PROCEDURE t.claims(INOUT ms float8) LANGUAGE plpgsql AS $$
     DECLARE v_begin timestamptz; v_taken float8[] := '{}';
     BEGIN
       FOR i IN 1 .. 200 LOOP
         v_begin := clock_timestamp();
         PERFORM ops._claim_runs('claimer', 1);
         v_taken := v_taken || extract(epoch FROM clock_timestamp() - v_begin)::float8 * 1000;
+        COMMIT; -- as each worker does; a claim tells the next one where runs are ready when it commits
       END LOOP;
-      RETURN (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY t) FROM unnest(v_taken) t);
+      ms := (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY t) FROM unnest(v_taken) t);
     END $$`);
   /** The median of 200 claims; the best of three rounds, so that a busy machine does not decide. */
   const claims = async (round = async () => {}) => {
@@ -198,7 +199,7 @@ test('F25 F33 an old snapshot sees 100,000 runs that finished, 1,000 subtransact
     for (let i = 0; i < 3; ++i) {
       await round();
       await other.db.query('CALL t.queue(200)');
-      medians.push((await other.db.query('SELECT t.claims() AS ms')).rows[0].ms);
+      medians.push((await other.db.query('CALL t.claims(NULL)')).rows[0].ms);
       await other.db.query('CALL t.finish()');
     }
     return Math.min(...medians);

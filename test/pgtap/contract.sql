@@ -97,5 +97,11 @@ SELECT is_empty($$SELECT i.indexrelid::regclass, a.attname FROM pg_index i JOIN 
                    WHERE i.indrelid = 'ops.runs'::regclass AND a.attname IN ('status', 'claimed_by', 'claim_token', 'lease_until', 'attempt', 'metadata')$$,
                 'runs are updated in place');
 
+-- Who tells an event changes its run's row too: by that the worker of an active run sees it (src/pg/run_store.hpp).
+SELECT set_eq($$SELECT proname::text FROM pg_proc WHERE pronamespace = 'ops'::regnamespace AND prosrc ~ 'INSERT INTO ops.run_events'$$,
+              ARRAY['_write_event'], 'one function writes events');
+SELECT set_eq($$SELECT proname::text FROM pg_proc WHERE pronamespace = 'ops'::regnamespace AND prosrc ~ '_write_event\(' AND prosrc !~ 'UPDATE ops.runs'$$,
+              ARRAY['claim_next_run'], 'all that call it change the run; a claim does by _claim_runs');
+
 SELECT * FROM finish();
 ROLLBACK;
