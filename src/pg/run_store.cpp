@@ -288,6 +288,33 @@ std::optional<std::string> or_null(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(dump_json(json));
 }
 
+/// So many single rows take less time than one set.
+constexpr std::size_t few_events = 3;
+
+struct EventColumns {
+  TextColumn run_id, level, message, payload, phase, event_key;
+  IntColumn seq;
+  TimeColumn created_at;
+
+  void add(const std::string& of_run, std::int64_t number, const EventRecord& event) {
+    run_id.emplace_back(of_run);
+    seq.push_back(static_cast<std::int32_t>(number));
+    level.emplace_back(std::string(to_string(event.level)));
+    message.emplace_back(clean_text(event.message));
+    payload.emplace_back(dump_json(event.payload));
+    phase.push_back(or_null(event.phase));
+    created_at.emplace_back(event.created_at);
+    event_key.push_back(or_null(event.once));
+  }
+  /// Records what was added, and is empty again.
+  void insert() {
+    EventColumns taken = std::exchange(*this, {});
+    record_events_statement.run({std::move(taken.run_id), std::move(taken.seq), std::move(taken.level),
+                                 std::move(taken.message), std::move(taken.payload), std::move(taken.phase),
+                                 std::move(taken.created_at), std::move(taken.event_key)});
+  }
+};
+
 class RunTransaction final : public StoreTransaction {
  public:
   RunTransaction(const std::string& worker_id, std::unordered_map<std::string, KnownEvents>& known)
@@ -430,28 +457,21 @@ class RunTransaction final : public StoreTransaction {
 
   void record_events(const std::vector<RunWrites>& writes, const Ours& ours) {
     const LastEvents last = last_events(writes, ours);
-    if (last.empty()) return;
-    TextColumn run_id, level, message, payload, phase, event_key;
-    IntColumn seq;
-    TimeColumn created_at;
+    std::size_t count = 0;
+    for (const RunWrites& write : writes)
+      if (last.contains(write.run_id)) count += write.events.size();
+    EventColumns columns;
     for (const RunWrites& write : writes) {
       const auto found = last.find(write.run_id);
       if (found == last.end()) continue;
       std::int64_t number = found->second;
       for (const EventRecord& event : write.events) {
-        run_id.emplace_back(write.run_id);
-        seq.push_back(static_cast<std::int32_t>(++number));
-        level.emplace_back(std::string(to_string(event.level)));
-        message.emplace_back(clean_text(event.message));
-        payload.emplace_back(dump_json(event.payload));
-        phase.push_back(or_null(event.phase));
-        created_at.emplace_back(event.created_at);
-        event_key.push_back(or_null(event.once));
+        columns.add(write.run_id, ++number, event);
+        if (count <= few_events) columns.insert();
       }
       remember(write, ours.at(write.run_id), number);
     }
-    record_events_statement.run({std::move(run_id), std::move(seq), std::move(level), std::move(message),
-                                 std::move(payload), std::move(phase), std::move(created_at), std::move(event_key)});
+    if (count > few_events) columns.insert();
   }
 
   /// For the next turn of this run.

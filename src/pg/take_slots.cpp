@@ -63,6 +63,13 @@ Statement lock_runs_statement(R"sql(
    CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
                        OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
 
+// Both of a single run, as on a quiet day.
+Statement lock_one_statement(R"sql(
+  SELECT e.env_id, e.max_active_runs
+    FROM (SELECT FROM ops.runs r WHERE r.run_id = $1 AND r.status = 'queued' OFFSET 0 FOR UPDATE SKIP LOCKED) r
+   CROSS JOIN LATERAL (SELECT e.env_id, e.max_active_runs FROM ops.environments e WHERE e.env_id = $2
+                       OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) e)sql");
+
 // A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others
 // took.
 Statement slots_in_use_statement(R"sql(
@@ -188,14 +195,27 @@ Candidates find_candidates(const Places& places, const TextColumn& passed_over, 
   return candidates;
 }
 
-/// Environments in which no other session claims, with their max_active_runs; locked.
-std::map<std::string, int> lock_environments(const TextColumn& of_runs) {
-  std::set<std::string> ids;
-  for (const auto& env_id : of_runs) ids.insert(*env_id);
-  const Rows rows = lock_environments_statement.run({column_of(ids)});
-  std::map<std::string, int> open;
-  for (std::size_t i = 0; i < rows.size(); ++i) open.emplace(rows.text(i, 0), static_cast<int>(rows.integer(i, 1)));
-  return open;
+/// What this claim has locked.
+struct Locked {
+  std::map<std::string, int> open;  ///< environments in which no other session claims, with their max_active_runs
+  std::set<std::string> queued;     ///< runs that no other session changes
+};
+
+Locked lock(const Candidates& candidates) {
+  Locked locked;
+  Rows environments;
+  if (candidates.size() == 1) {
+    environments = lock_one_statement.run({std::string(*candidates.run_id[0]), std::string(*candidates.env_id[0])});
+    if (environments.size() > 0) locked.queued.insert(*candidates.run_id[0]);
+  } else {
+    std::set<std::string> ids;
+    for (const auto& env_id : candidates.env_id) ids.insert(*env_id);
+    environments = lock_environments_statement.run({column_of(ids)});
+    locked.queued = lock_runs_statement.run({candidates.run_id}).first_column();
+  }
+  for (std::size_t i = 0; i < environments.size(); ++i)
+    locked.open.emplace(environments.text(i, 0), static_cast<int>(environments.integer(i, 1)));
+  return locked;
 }
 
 /// Numbers of free slots of an environment, as many as are wanted and there are. Above those in use it has not to be
@@ -214,11 +234,10 @@ IntColumn free_slots(const std::string& env_id, int max_active_runs, int active,
 }
 
 /// Runs that have a slot now: in claim order, as many as there are slots and at most `limit`.
-std::set<std::string> take_free_slots(const Candidates& candidates, const std::map<std::string, int>& open,
-                                      const std::string& worker_id, int limit) {
-  const std::set<std::string> queued = lock_runs_statement.run({candidates.run_id}).first_column();
+std::set<std::string> take_free_slots(const Candidates& candidates, const Locked& locked, const std::string& worker_id,
+                                      int limit) {
   const auto may_be_claimed = [&](std::size_t i) {
-    return queued.contains(*candidates.run_id[i]) && open.contains(*candidates.env_id[i]);
+    return locked.queued.contains(*candidates.run_id[i]) && locked.open.contains(*candidates.env_id[i]);
   };
   std::map<std::string, std::size_t> wanted;
   for (std::size_t i = 0; i < candidates.size(); ++i)
@@ -231,7 +250,7 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const std::m
   std::map<std::string, IntColumn> free;  // the next one last
   for (std::size_t i = 0; i < in_use.size(); ++i) {
     const std::string id = in_use.text(i, 0);
-    IntColumn numbers = free_slots(id, open.at(id), static_cast<int>(in_use.integer(i, 1)),
+    IntColumn numbers = free_slots(id, locked.open.at(id), static_cast<int>(in_use.integer(i, 1)),
                                    static_cast<int>(in_use.integer(i, 2)), wanted.at(id));
     std::ranges::reverse(numbers);
     free.emplace(id, std::move(numbers));
@@ -254,18 +273,18 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const std::m
 }
 
 /// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
-void block(const Candidates& candidates, const std::set<std::string>& won, const std::map<std::string, int>& open,
+void block(const Candidates& candidates, const std::set<std::string>& won, const Locked& locked,
            const TextColumn& claimed, TextColumn& passed_over) {
   TextColumn rest;
-  std::set<std::string> environments, locked;
+  std::set<std::string> environments, open;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (won.contains(*candidates.run_id[i])) continue;
     rest.push_back(candidates.run_id[i]);
     environments.insert(*candidates.env_id[i]);
-    if (open.contains(*candidates.env_id[i])) locked.insert(*candidates.env_id[i]);
+    if (locked.open.contains(*candidates.env_id[i])) open.insert(*candidates.env_id[i]);
   }
   std::set<std::string> full;
-  if (!locked.empty()) full = full_environments_statement.run({column_of(locked), claimed}).first_column();
+  if (!open.empty()) full = full_environments_statement.run({column_of(open), claimed}).first_column();
   if (!full.empty()) block_statement.run({std::move(rest), column_of(full)});
   for (const std::string& env_id : environments)
     if (!full.contains(env_id)) passed_over.emplace_back(env_id);
@@ -283,8 +302,8 @@ TextColumn take_slots(const std::string& worker_id, int limit) {
     const Candidates candidates = find_candidates(places, passed_over, window);
     all_examined = candidates.size() == 0;
     if (all_examined) break;
-    const std::map<std::string, int> open = lock_environments(candidates.env_id);
-    const std::set<std::string> won = take_free_slots(candidates, open, worker_id, left);
+    const Locked locked = lock(candidates);
+    const std::set<std::string> won = take_free_slots(candidates, locked, worker_id, left);
     if (!won.empty()) leave_queue_statement.run({column_of(won)});
     for (const auto& run_id : candidates.run_id)
       if (won.contains(*run_id)) claimed.push_back(run_id);
@@ -295,7 +314,7 @@ TextColumn take_slots(const std::string& worker_id, int limit) {
       if (all_examined) break;
       continue;
     }
-    block(candidates, won, open, claimed, passed_over);
+    block(candidates, won, locked, claimed, passed_over);
     window = std::min(2 * window, widest_window);
   }
   // More are ready than were examined.
