@@ -81,7 +81,7 @@ struct Row {
   const char* git_sha;
   const char* git_ref;
   const char* requested_by;
-  const char* metadata;  ///< null: empty
+  const char* metadata;  ///< null: empty, or not asked for
   RunStatus status;
   int priority;
   int attempt;
@@ -101,7 +101,8 @@ const char* metadata_text(const RunRow& row) {
   return JsonbToCString(nullptr, const_cast<JsonbContainer*>(&document->root), VARSIZE(document));
 }
 
-Row row_of(TupleTableSlot* slot) {
+/// @param with_metadata  it may be large, and only a new run's phases need it
+Row row_of(TupleTableSlot* slot, bool with_metadata) {
   using enum RunColumn;
   const RunRow row(slot);
   Row result{};
@@ -112,7 +113,7 @@ Row row_of(TupleTableSlot* slot) {
   result.git_ref = copied(row.text_at(git_ref));
   result.requested_by = pstrdup(NameStr(*DatumGetName(row.at(requested_by))));
   result.status = row.status().value_or(RunStatus::failed);  // ops._guard_run lets none of another name through
-  result.metadata = metadata_text(row);
+  result.metadata = with_metadata ? metadata_text(row) : nullptr;
   result.priority = DatumGetInt32(row.at(priority));
   result.attempt = DatumGetInt32(row.at(attempt));
   result.has_available_at = !row.is_null(available_at);
@@ -158,7 +159,7 @@ void append(RowList& list, const Row& row) {
 RowList inserted_rows(const TriggerData* trigger) {
   RowList list{};
   TransitionRows rows(trigger->tg_newtable, RelationGetDescr(trigger->tg_relation));
-  while (TupleTableSlot* slot = rows.next()) append(list, row_of(slot));
+  while (TupleTableSlot* slot = rows.next()) append(list, row_of(slot, true));
   return list;
 }
 
@@ -173,7 +174,7 @@ RowList changed_rows(const TriggerData* trigger) {
     TupleTableSlot* old_slot = before.next();
     TupleTableSlot* new_slot = after.next();
     if (old_slot == nullptr || new_slot == nullptr) return list;
-    if (!RunRow(old_slot).same(RunRow(new_slot), RunColumn::status)) append(list, row_of(new_slot));
+    if (!RunRow(old_slot).same(RunRow(new_slot), RunColumn::status)) append(list, row_of(new_slot, false));
   }
 }
 
