@@ -55,13 +55,16 @@ UPDATE ops.environments SET config = '{"max_active_runs": 7}' WHERE env_id = 'ac
 UPDATE ops.environments SET config = '{}' WHERE env_id = 'acme-dev' RETURNING max_active_runs;
 
 -- The plan of a run.
+SELECT run_id AS run FROM ops.queue_run('acme', 'staging', '0123abc', 'main') \gset
 SELECT phase_no, phase, kind, needs, timeout, state, (SELECT array_agg(k ORDER BY k) FROM jsonb_object_keys(config) k) AS sections
-  FROM ops._plan_phases((SELECT config FROM ops.environments WHERE env_id = 'acme-staging'), '{}', 'staging', 'main');
-SELECT phase_no, phase, needs, timeout, state, config
-  FROM ops._plan_phases('{"url": "https://odoo.example", "smoke": {"timeout": "1 min"}}', '{"phases": [
+  FROM ops.run_phases WHERE run_id = :'run' ORDER BY phase_no;
+UPDATE ops.environments SET config = '{"url": "https://odoo.example", "smoke": {"timeout": "1 min"}}' WHERE env_id = 'acme-dev';
+SELECT run_id AS run FROM ops.queue_run('acme', 'acme-dev', '0123abc', 'main', '{"phases": [
     {"name": "after", "kind": "odoo_smoke", "needs": ["before"], "timeout": "90 s", "config": {"smoke": {"consecutive_passes": 3}}},
-    {"name": "before", "kind": "odoo_smoke", "needs": [], "when": {"env_type": ["prod"]}}]}', 'staging', 'main');
-SELECT t.error($$SELECT * FROM ops._plan_phases('{}', '{}', 'staging', 'main')$$);
+    {"name": "before", "kind": "odoo_smoke", "needs": [], "when": {"env_type": ["prod"]}}]}') \gset
+SELECT phase_no, phase, needs, timeout, state, config FROM ops.run_phases WHERE run_id = :'run' ORDER BY phase_no;
+UPDATE ops.environments SET config = '{}' WHERE env_id = 'acme-dev';
+SELECT t.error($$SELECT * FROM ops.queue_run('acme', 'acme-dev', '0123abc', 'main')$$);
 
 -- I16: what looks like a secret is masked.
 SELECT ops._redact('token ghp_0123456789abcdefghijABCDEFGHIJ456789 in text');

@@ -15,19 +15,6 @@ CREATE FUNCTION ops._check_environment_config(p_config jsonb) RETURNS boolean
 COMMENT ON FUNCTION ops._check_environment_config(jsonb) IS
   'True, or an error (22023) that names the JSON path, what is wrong there and what is allowed';
 
-CREATE FUNCTION ops._check_run_metadata(p_metadata jsonb) RETURNS boolean
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-  AS 'MODULE_PATHNAME', 'ops_check_run_metadata';
-COMMENT ON FUNCTION ops._check_run_metadata(jsonb) IS
-  'True, or an error (22023) that names the JSON path; checks size, depth and phases';
-
-CREATE FUNCTION ops._plan_phases(p_config jsonb, p_metadata jsonb, p_env_type text, p_git_ref text)
-  RETURNS TABLE (phase_no int, phase text, kind text, needs text[], config jsonb, timeout interval, state text)
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-  AS 'MODULE_PATHNAME', 'ops_plan_phases';
-COMMENT ON FUNCTION ops._plan_phases(jsonb, jsonb, text, text) IS
-  'The phases of a run with their effective config, from metadata.phases, else config.phases, else the default four';
-
 CREATE FUNCTION ops._caller() RETURNS name
   LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'ops_caller';
 COMMENT ON FUNCTION ops._caller() IS 'The role that calls, as SET ROLE left it, also inside a function with definer rights';

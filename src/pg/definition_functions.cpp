@@ -1,4 +1,6 @@
-// SQL functions over definitions: names, run ids, checks of config and metadata, the plan of a run, redaction.
+// SQL functions over definitions: names, run ids, checks of config and metadata, redaction.
+#include "pg/definition_functions.hpp"
+
 #include <sys/random.h>
 
 #include <chrono>
@@ -16,8 +18,6 @@ OPS_SQL_FUNCTION(ops_is_name);
 OPS_SQL_FUNCTION(ops_new_run_id);
 OPS_SQL_FUNCTION(ops_caller);
 OPS_SQL_FUNCTION(ops_check_environment_config);
-OPS_SQL_FUNCTION(ops_check_run_metadata);
-OPS_SQL_FUNCTION(ops_plan_phases);
 OPS_SQL_FUNCTION(ops_redact);
 OPS_SQL_FUNCTION(ops_redact_json);
 }
@@ -87,40 +87,12 @@ Datum new_text(const std::string& value) {
   return guarded([&] { return PointerGetDatum(cstring_to_text_with_len(bytes, length)); });
 }
 
-/// One row of ops._plan_phases as plain memory for the server zone.
-struct PlanRow {
-  int phase_no;
-  const char* phase;
-  const char* kind;
-  const char** needs;
-  int need_count;
-  const char* config;
-  std::int64_t timeout_us;
-  const char* state;
-};
-
-void put_row(FunctionCallInfo fcinfo, const PlanRow& row) {
-  ReturnSetInfo* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
-  Datum* needs = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(row.need_count + 1)));
-  for (int i = 0; i < row.need_count; ++i) needs[i] = CStringGetTextDatum(row.needs[i]);
-  Interval* timeout = static_cast<Interval*>(palloc0(sizeof(Interval)));
-  timeout->time = row.timeout_us;
-  Oid input = InvalidOid;
-  Oid parameter = InvalidOid;
-  getTypeInputInfo(JSONBOID, &input, &parameter);
-  Datum values[7];
-  bool nulls[7] = {};
-  values[0] = Int32GetDatum(row.phase_no);
-  values[1] = CStringGetTextDatum(row.phase);
-  values[2] = CStringGetTextDatum(row.kind);
-  values[3] = PointerGetDatum(construct_array(needs, row.need_count, TEXTOID, -1, false, TYPALIGN_INT));
-  values[4] = OidInputFunctionCall(input, const_cast<char*>(row.config), parameter, -1);
-  values[5] = PointerGetDatum(timeout);
-  values[6] = CStringGetTextDatum(row.state);
-  tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
 }  // namespace
+
+void check_metadata_document(Datum metadata) {
+  const Json document = parse_document("metadata", jsonb_text(metadata));
+  if (const auto error = check_run_metadata(document, default_catalog())) refuse("metadata of the run", *error);
+}
 
 }  // namespace ops::pg
 
@@ -155,41 +127,6 @@ Datum ops_check_environment_config(PG_FUNCTION_ARGS) {
     if (const auto error = check_environment_config(config, default_catalog()))
       refuse("config of the environment", *error);
     PG_RETURN_BOOL(true);
-  });
-}
-
-Datum ops_check_run_metadata(PG_FUNCTION_ARGS) {
-  return entry([&]() -> Datum {
-    const Json metadata = parse_document("metadata", jsonb_text(PG_GETARG_DATUM(0)));
-    if (const auto error = check_run_metadata(metadata, default_catalog())) refuse("metadata of the run", *error);
-    PG_RETURN_BOOL(true);
-  });
-}
-
-Datum ops_plan_phases(PG_FUNCTION_ARGS) {
-  InitMaterializedSRF(fcinfo, 0);
-  return entry([&]() -> Datum {
-    const Json config = parse_document("config", jsonb_text(PG_GETARG_DATUM(0)));
-    const Json metadata = parse_document("metadata", jsonb_text(PG_GETARG_DATUM(1)));
-    const ops::Plan plan =
-        plan_phases(config, metadata, text_view(PG_GETARG_DATUM(2)), text_view(PG_GETARG_DATUM(3)), default_catalog());
-    if (plan.error) refuse("phases of the run", *plan.error);
-    for (const PhaseFacts& phase : plan.phases) {
-      const std::string phase_config = dump_json(phase.config);
-      const std::string state(to_string(phase.state));
-      std::vector<const char*> needs;
-      for (const std::string& need : phase.needs) needs.push_back(need.c_str());
-      const PlanRow row{phase.phase_no,
-                        phase.name.c_str(),
-                        phase.kind.c_str(),
-                        needs.data(),
-                        static_cast<int>(needs.size()),
-                        phase_config.c_str(),
-                        phase.timeout.count() * 1000,
-                        state.c_str()};
-      guarded([&] { put_row(fcinfo, row); });
-    }
-    return Datum{0};
   });
 }
 

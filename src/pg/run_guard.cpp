@@ -9,11 +9,11 @@
 
 #include "pg/run_row.hpp"
 
+#include "pg/definition_functions.hpp"
+
 extern "C" {
 OPS_SQL_FUNCTION(ops_transition_allowed);
 OPS_SQL_FUNCTION(ops_guard_run);
-// src/pg/definition_functions.cpp
-PGDLLEXPORT Datum ops_check_run_metadata(PG_FUNCTION_ARGS);
 }
 
 namespace ops::pg {
@@ -100,7 +100,7 @@ void check_metadata(const RunRow& row) {
   if (row.is_null(metadata)) return;
   const Jsonb* document = DatumGetJsonbP(row.at(metadata));
   if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return;
-  (void)DirectFunctionCall1(ops_check_run_metadata, row.at(metadata));
+  entry([&] { check_metadata_document(row.at(metadata)); });
 }
 
 Datum guard_run(FunctionCallInfo fcinfo) {
