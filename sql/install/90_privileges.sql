@@ -47,8 +47,6 @@ GRANT SELECT ON ops.projects, ops.environments, ops.armed_identity TO ops_runner
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops.runs, ops.run_phases, ops.run_events, ops.effects, ops.artifacts, ops.run_queue,
                                         ops.run_slots, ops.workers TO ops_runner_worker;
 GRANT UPDATE (data_directory, timeline) ON ops.armed_identity TO ops_runner_worker;
--- A claim locks the environment's row, which takes the right to change a column.
-GRANT UPDATE (created_at) ON ops.environments TO ops_runner_worker;
 GRANT EXECUTE ON FUNCTION ops._find_ready(), ops._promote_free_slots(), ops._is_armed(),
                           ops._adopt_identity(), ops._note_crash(text), ops._rescue_expired_claims(text, interval),
                           ops._system_identifier(), ops._data_directory(), ops._timeline()

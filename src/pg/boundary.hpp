@@ -7,8 +7,6 @@
 //
 //   guarded([&] { SPI_execute_plan(...); });           C++ zone -> server: a server error arrives as PgError
 //   Datum f(PG_FUNCTION_ARGS) { return entry([&]() -> Datum { ... }); }   server -> C++ zone: exceptions become errors
-//
-// Include this header last, after every standard and third-party header: postgres.h redefines printf and others.
 #pragma once
 
 #include <cstdio>

@@ -1,5 +1,4 @@
-// Every difference between the supported server versions (15 to 18), and the server headers themselves. Included last,
-// after every standard and third-party header.
+// Every difference between the supported server versions (15 to 18), and the server headers themselves.
 #pragma once
 
 extern "C" {
@@ -12,8 +11,10 @@ extern "C" {
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
@@ -45,6 +46,7 @@ extern "C" {
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -90,7 +92,19 @@ extern "C" {
   PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
   PG_FUNCTION_INFO_V1(name)
 
-// Macros of the server that collide with the C++ standard library or with common names.
+// Macros of the server that collide with the C++ standard library or with common names, so that headers may be included
+// in any order.
+#undef vsnprintf
+#undef snprintf
+#undef vsprintf
+#undef sprintf
+#undef vfprintf
+#undef fprintf
+#undef vprintf
+#undef printf
+#undef strerror
+#undef strerror_r
+#undef qsort
 #undef Min
 #undef Max
 #undef Abs
@@ -134,6 +148,14 @@ inline bool walk_expression(Node* node, bool (*walker)(Node*, void*), void* cont
 #else
   // NOLINTNEXTLINE(bugprone-casting-through-void): the old declaration has no prototype
   return expression_tree_walker(node, reinterpret_cast<bool (*)()>(reinterpret_cast<void*>(walker)), context);
+#endif
+}
+
+inline Oid primary_key_index(Relation relation) {
+#if PG_VERSION_NUM >= 180000
+  return RelationGetPrimaryKeyIndex(relation, false);
+#else
+  return RelationGetPrimaryKeyIndex(relation);
 #endif
 }
 

@@ -52,23 +52,10 @@ Statement candidates_statement(R"sql(
       ORDER BY q.available_at, q.run_id LIMIT $4 FOR UPDATE SKIP LOCKED) q
    LIMIT $4)sql");
 
-// Claims of one environment take turns by its row, so that two of them never want the same slot number.
-Statement lock_environments_statement(R"sql(
-  SELECT e.env_id, e.max_active_runs FROM {u(env_id text)}
-   CROSS JOIN LATERAL (SELECT e.env_id, e.max_active_runs FROM ops.environments e WHERE e.env_id = u.env_id
-                       OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) e)sql");
-
 Statement lock_runs_statement(R"sql(
   SELECT r.run_id FROM {u(run_id text)}
    CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
                        OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
-
-// Both of a single run, as on a quiet day.
-Statement lock_one_statement(R"sql(
-  SELECT e.env_id, e.max_active_runs
-    FROM (SELECT FROM ops.runs r WHERE r.run_id = $1 AND r.status = 'queued' OFFSET 0 FOR UPDATE SKIP LOCKED) r
-   CROSS JOIN LATERAL (SELECT e.env_id, e.max_active_runs FROM ops.environments e WHERE e.env_id = $2
-                       OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) e)sql");
 
 // A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others
 // took.
@@ -195,6 +182,47 @@ Candidates find_candidates(const Places& places, const TextColumn& passed_over, 
   return candidates;
 }
 
+/// Claims of one environment take turns by its row, so that two of them never want the same slot number. Not by SELECT
+/// … FOR NO KEY UPDATE SKIP LOCKED: that waits after all where the row was changed just now while a foreign key check
+/// of a new run still holds its old version (heap_lock_updated_tuple of the server follows to the new one and waits for
+/// it), and two claims that hold environments could wait for each other. Server zone.
+/// @return max_active_runs, or 0 where another session holds the row or it is gone
+int lock_environment(const char* env_id) {
+  const Oid relation_id = get_relname_relid("environments", get_namespace_oid("ops", false));
+  Relation relation = table_open(relation_id, RowShareLock);
+  const Oid index_id = compat::primary_key_index(relation);
+  const AttrNumber key_column = get_attnum(relation_id, "env_id");
+  const AttrNumber limit_column = get_attnum(relation_id, "max_active_runs");
+  PushActiveSnapshot(GetTransactionSnapshot());
+  ScanKeyData key;
+  ScanKeyInit(&key, key_column, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(env_id));
+  key.sk_collation = C_COLLATION_OID;
+  SysScanDesc scan = systable_beginscan(relation, index_id, true, GetActiveSnapshot(), 1, &key);
+  HeapTuple found = systable_getnext(scan);
+  int max_active_runs = 0;
+  if (HeapTupleIsValid(found)) {
+    TupleTableSlot* row = table_slot_create(relation, nullptr);
+    TM_FailureData failure;
+    ItemPointerData place = found->t_self;
+    const uint8 newest = IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+    const TM_Result result = table_tuple_lock(relation, &place, GetActiveSnapshot(), row, GetCurrentCommandId(true),
+                                              LockTupleNoKeyExclusive, LockWaitSkip, newest, &failure);
+    if (result == TM_Ok) {
+      bool is_null = false;
+      max_active_runs = DatumGetInt32(slot_getattr(row, limit_column, &is_null));
+    } else if (IsolationUsesXactSnapshot() && (result == TM_Updated || result == TM_Deleted)) {
+      ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+                      errmsg("could not serialize access due to a concurrent change of environment \"%s\"", env_id),
+                      errhint("Do the transaction again.")));
+    }
+    ExecDropSingleTupleTableSlot(row);
+  }
+  systable_endscan(scan);
+  PopActiveSnapshot();
+  table_close(relation, NoLock);
+  return max_active_runs;
+}
+
 /// What this claim has locked.
 struct Locked {
   std::map<std::string, int> open;  ///< environments in which no other session claims, with their max_active_runs
@@ -203,18 +231,13 @@ struct Locked {
 
 Locked lock(const Candidates& candidates) {
   Locked locked;
-  Rows environments;
-  if (candidates.size() == 1) {
-    environments = lock_one_statement.run({std::string(*candidates.run_id[0]), std::string(*candidates.env_id[0])});
-    if (environments.size() > 0) locked.queued.insert(*candidates.run_id[0]);
-  } else {
-    std::set<std::string> ids;
-    for (const auto& env_id : candidates.env_id) ids.insert(*env_id);
-    environments = lock_environments_statement.run({column_of(ids)});
-    locked.queued = lock_runs_statement.run({candidates.run_id}).first_column();
+  for (const auto& env_id : candidates.env_id) {
+    if (locked.open.contains(*env_id)) continue;
+    const char* key = env_id->c_str();
+    const int max_active_runs = guarded([&] { return lock_environment(key); });
+    if (max_active_runs > 0) locked.open.emplace(*env_id, max_active_runs);
   }
-  for (std::size_t i = 0; i < environments.size(); ++i)
-    locked.open.emplace(environments.text(i, 0), static_cast<int>(environments.integer(i, 1)));
+  locked.queued = lock_runs_statement.run({candidates.run_id}).first_column();
   return locked;
 }
 

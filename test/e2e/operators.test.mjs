@@ -164,18 +164,22 @@ test('F36 a reader that follows a run by seq misses nothing of two writers that 
   tail.on('notice', (notice) => printed.push(notice.message.trim().split(/\s+/).slice(3).join(' ')));
   const tailing = tail.query('CALL ops.tail($1)', [runId]);
   let over = false;
+  let looks = 0;
   const followed = [];
   const following = (async () => {
     const reader = await client('readers');
-    while (!over || (await reader.query('SELECT max(seq) AS last FROM ops.run_events WHERE run_id = $1', [runId])).rows[0].last > followed.length)
+    while (!over || (await reader.query('SELECT max(seq) AS last FROM ops.run_events WHERE run_id = $1', [runId])).rows[0].last > followed.length) {
       followed.push(...(await reader.query('SELECT seq, message FROM ops.run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq', [runId, followed.length])).rows);
+      ++looks;
+    }
   })();
   await Promise.all(['one', 'two'].map(async (name) => {
     const writer = await client('readers');
     for (let i = 0; i < 40; ++i) {
       await writer.query('BEGIN');
       await writer.query('SELECT ops.append_event($1, $2, $3)', [runId, 'info', `${name} ${i}`]);
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 20));
+      const before = looks;
+      await eventually('the reader has looked while this is not committed', () => looks >= before + 2);
       await writer.query(i % 7 === 3 ? 'ROLLBACK' : 'COMMIT');
     }
   }));
@@ -203,12 +207,15 @@ test(`F27 ${calls} calls of 8 operators and workers in random order beside the w
     DECLARE
       v_active CONSTANT text[] := ARRAY['queued', 'claimed', 'running', 'waiting'];
       v_call text;
+      v_env text;
     BEGIN
       FOR i IN 1 .. p_calls LOOP
+        -- Once for each call: in a WHERE it would be drawn for each row, and an edit could lock several in any order.
+        v_env := (ARRAY['red', 'green', 'blue'])[1 + floor(random() * 3)];
         v_call := (ARRAY['queue', 'cancel', 'cancel', 'retry', 'retry', 'reset', 'claim', 'event', 'finish', 'finish', 'stuck', 'edit'])[1 + floor(random() * 12)];
         BEGIN
           CASE v_call
-            WHEN 'queue' THEN PERFORM ops.queue_run('acme', (ARRAY['red', 'green', 'blue'])[1 + floor(random() * 3)], 'abcdef1', 'main', '{}', NULL, (random() * 3)::int);
+            WHEN 'queue' THEN PERFORM ops.queue_run('acme', v_env, 'abcdef1', 'main', '{}', NULL, (random() * 3)::int);
             WHEN 'cancel' THEN PERFORM ops.cancel_run(drive.some(v_active), 'why');
             WHEN 'retry' THEN PERFORM ops.retry_run(drive.some('{failed,cancelled}'));
             WHEN 'reset' THEN PERFORM ops.reset_run(drive.some('{claimed,running}'));
@@ -216,7 +223,7 @@ test(`F27 ${calls} calls of 8 operators and workers in random order beside the w
             WHEN 'event' THEN PERFORM ops.append_event(drive.some('{claimed,running}'), 'info', 'at work');
             WHEN 'finish' THEN PERFORM ops.finish_run(drive.some('{claimed,running}'), (ARRAY['success', 'failed', 'cancelled'])[1 + floor(random() * 3)]);
             WHEN 'stuck' THEN PERFORM ops.reset_stuck_runs('0');
-            WHEN 'edit' THEN UPDATE ops.environments SET branch_pattern = 'x' || i WHERE env_id = (ARRAY['red', 'green', 'blue'])[1 + floor(random() * 3)];
+            WHEN 'edit' THEN UPDATE ops.environments SET branch_pattern = 'x' || i WHERE env_id = v_env;
           END CASE;
           INSERT INTO drive.said VALUES (v_call, '00000', '');
         EXCEPTION WHEN OTHERS THEN

@@ -127,10 +127,12 @@ export class FaultProxy {
       }
       const allowed = fault?.cut === 'answer' ? 0 : fault?.cut;
       if (Number.isInteger(allowed)) {
-        if (answered < allowed) client.write(bytes.subarray(0, allowed - answered));
+        const rest = bytes.subarray(0, Math.max(0, allowed - answered));
         answered += bytes.length;
-        // Resetting at once would throw away what is still on its way.
-        if (answered >= allowed) setTimeout(() => client.resetAndDestroy(), 20);
+        // Resetting before the kernel has it would throw away what is still on its way.
+        const reset = () => answered >= allowed && client.resetAndDestroy();
+        if (rest.length) client.write(rest, reset);
+        else reset();
         return;
       }
       toClient.pass(bytes);
