@@ -14,6 +14,7 @@
 #include "pg/run_row.hpp"
 #include "pg/server_time.hpp"
 #include "pg/statement.hpp"
+#include "pg/stored_rows.hpp"
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_queue_run);
@@ -26,8 +27,6 @@ namespace {
 constexpr std::size_t most_key_bytes = 200;
 
 // Statements ---------------------------------------------------------------------------------------------------------
-
-Statement environment_statement("SELECT e.env_id FROM ops.environments e WHERE e.env_id = $2 AND e.project_id = $1");
 
 /// By the environment's type, or an error that says which there are.
 Statement find_environment_statement("SELECT ops._find_environment($1, $2)");
@@ -52,6 +51,9 @@ Statement insert_with_key_statement(R"sql(
 Statement find_by_key_statement(R"sql(
   SELECT run_id, status, (extract(epoch FROM queued_at) * 1000000)::bigint, encode(request_hash, 'hex')
     FROM ops.runs WHERE project_id = $1 AND idempotency_key = $2)sql");
+
+constexpr const char* environment_columns[] = {"project_id"};
+const StoredTable environments_table("environments", environment_columns);
 
 // Arguments ----------------------------------------------------------------------------------------------------------
 
@@ -103,8 +105,8 @@ Request request_of(FunctionCallInfo fcinfo) {
 
 std::string find_environment(const Request& request) {
   if (request.project_id && request.env) {
-    const Rows found = environment_statement.run({std::string(*request.project_id), std::string(*request.env)});
-    if (found.size() > 0) return found.text(0, 0);
+    const std::optional<StoredRow> found = environments_table.row(*request.env);
+    if (found && (*found)[0] == request.project_id) return *request.env;
   }
   for (const auto& [value, name] : {std::pair(&request.project_id, "p_project_id"), std::pair(&request.env, "p_env")})
     if (!*value) throw SqlError(ERRCODE_NULL_VALUE_NOT_ALLOWED, std::string(name) + " must not be null");

@@ -4,6 +4,7 @@
 // In C++ because PL/pgSQL took half of the time in which a run is queued, and most of the time in which one changes.
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "pg/server_time.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/statement.hpp"
+#include "pg/stored_rows.hpp"
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_queue_new_runs);
@@ -31,8 +33,8 @@ namespace {
 // Statements ---------------------------------------------------------------------------------------------------------
 // Functions and operators are found in pg_catalog: the trigger functions pin the search_path.
 
-Statement environments_statement(R"sql(
-  SELECT e.env_id, e.project_id, e.env_type, e.config FROM {u(env_id text)} JOIN ops.environments e ON e.env_id = u.env_id)sql");
+constexpr const char* environment_columns[] = {"project_id", "env_type", "config"};
+const StoredTable environments_table("environments", environment_columns);
 
 Statement add_phases_statement(R"sql(
   INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, needs, config, timeout, state)
@@ -230,13 +232,14 @@ struct Environment {
 
 std::map<std::string, Environment, std::less<>> environments_of(const std::vector<const Row*>& rows) {
   std::map<std::string, Environment, std::less<>> environments;
-  for (const Row* row : rows) environments.try_emplace(row->env_id);
-  TextColumn ids;
-  for (const auto& [env_id, environment] : environments) ids.emplace_back(env_id);
-  const Rows found = environments_statement.run({std::move(ids)});
-  for (std::size_t i = 0; i < found.size(); ++i)
-    environments[found.text(i, 0)] = {found.text(i, 1), found.text(i, 2),
-                                      parse_json(found.text(i, 3), JsonLimits::none()).value_or(Json::object())};
+  for (const Row* row : rows) {
+    if (environments.contains(row->env_id)) continue;
+    Environment& environment = environments[row->env_id];
+    const std::optional<StoredRow> found = environments_table.row(row->env_id);
+    if (!found) continue;  // the foreign key says so
+    environment = {(*found)[0].value(), (*found)[1].value(),
+                   parse_json((*found)[2].value(), JsonLimits::none()).value_or(Json::object())};
+  }
   return environments;
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/json.hpp"
 
+#include "pg/stored_rows.hpp"
 #include "pg/take_slots.hpp"
 #include "pg/transaction.hpp"
 
@@ -24,23 +25,6 @@ StoreStatement complete_claims_statement(R"sql(
      SET status = 'claimed', claimed_by = $3, claim_token = u.claim_token::uuid, claimed_at = clock_timestamp(),
          attempt = r.attempt + 1, started_at = coalesce(r.started_at, clock_timestamp())
     FROM {u(run_id text, claim_token text)} WHERE r.run_id = u.run_id)sql");
-
-// A statement of its own: its snapshot is newer than every run that was claimed, and sees the environment that was made
-// together with the run. Runs that were claimed are locked; their rows change once, when this transaction records what
-// they have done (record_runs_statement), so that their new token and attempt are in no table yet. OFFSET 0 makes each
-// run be looked up by its key: for lists of keys a generic plan that was made while the table was small reads another
-// index from end to end, for ever.
-StoreStatement facts_statement(R"sql(
-  SELECT r.run_id, CASE WHEN $2 THEN gen_random_uuid() ELSE r.claim_token END,
-         CASE WHEN $2 THEN r.attempt + 1 ELSE r.attempt END, CASE WHEN $2 THEN 'claimed' ELSE r.status END,
-         r.project_id, r.env_id, e.env_type, p.repo_slug, p.odoo_version, r.git_sha, r.git_ref, r.metadata,
-         r.cancel_requested_at IS NOT NULL, r.cancel_reason, r.look_first,
-         (extract(epoch FROM r.queued_at) * 1000000)::bigint,
-         CASE WHEN $2 THEN (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = r.run_id) END
-    FROM {u(run_id text)}
-   CROSS JOIN LATERAL (SELECT * FROM ops.runs r WHERE r.run_id = u.run_id OFFSET 0) r
-    JOIN ops.environments e ON e.env_id = r.env_id
-    JOIN ops.projects p ON p.project_id = r.project_id)sql");
 
 StoreStatement bury_statement(R"sql(
   UPDATE ops.workers w SET stopped_at = clock_timestamp()
@@ -67,13 +51,6 @@ StoreStatement take_over_runs_statement(R"sql(
      SET claimed_by = $1, claim_token = gen_random_uuid(), claimed_at = clock_timestamp(), attempt = r.attempt + 1
     FROM unnest($2::text[]) AS u(run_id) WHERE r.run_id = u.run_id AND r.status IN ('claimed', 'running')
   RETURNING r.run_id)sql");
-
-StoreStatement phases_statement(R"sql(
-  SELECT run_id, phase_no, phase, kind, array_to_json(needs), config,
-         (extract(epoch FROM timeout) * 1000)::bigint, state, attempt,
-         (extract(epoch FROM started_at) * 1000000)::bigint, (extract(epoch FROM finished_at) * 1000000)::bigint,
-         remembered, outcome
-    FROM ops.run_phases WHERE run_id = ANY($1))sql");
 
 StoreStatement effects_statement(R"sql(
   SELECT run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome
@@ -197,37 +174,101 @@ std::optional<WallTime> time_of(const std::optional<std::string>& microseconds) 
 /// seq of the newest event of a run.
 using LastEvents = std::map<std::string, std::int64_t>;
 
-/// Runs that were locked, with what their phases need to know.
+// What phases need to know of a run, read by key.
+enum RunFact {
+  fact_token,
+  fact_attempt,
+  fact_status,
+  fact_project,
+  fact_env,
+  fact_sha,
+  fact_ref,
+  fact_metadata,
+  fact_cancel_at,
+  fact_cancel_reason,
+  fact_look_first,
+  fact_queued_at
+};
+constexpr const char* run_facts[] = {"claim_token", "attempt",  "status",   "project_id",          "env_id",
+                                     "git_sha",     "git_ref",  "metadata", "cancel_requested_at", "cancel_reason",
+                                     "look_first",  "queued_at"};
+constexpr const char* environment_facts[] = {"env_type"};
+constexpr const char* project_facts[] = {"repo_slug", "odoo_version"};
+enum PhaseFact {
+  fact_phase_no,
+  fact_phase,
+  fact_kind,
+  fact_needs,
+  fact_config,
+  fact_timeout,
+  fact_state,
+  fact_phase_attempt,
+  fact_started_at,
+  fact_finished_at,
+  fact_remembered,
+  fact_outcome
+};
+constexpr const char* phase_facts[] = {"phase_no", "phase",   "kind",       "needs",       "config",     "timeout",
+                                       "state",    "attempt", "started_at", "finished_at", "remembered", "outcome"};
+const StoredTable runs_table("runs", run_facts);
+const StoredTable environments_table("environments", environment_facts);
+const StoredTable projects_table("projects", project_facts);
+const StoredTable phases_table("run_phases", phase_facts);
+constexpr const char* event_facts[] = {"seq"};
+const StoredTable events_table("run_events", event_facts);
+
+std::string new_claim_token() {
+  return guarded(
+      [] { return static_cast<const char*>(OidOutputFunctionCall(F_UUID_OUT, OidFunctionCall0(F_GEN_RANDOM_UUID))); });
+}
+
+/// Of the environment or project of several runs, read once.
+const StoredRow& read_once(std::map<std::string, StoredRow>& known, const StoredTable& table, const std::string& key) {
+  const auto found = known.find(key);
+  if (found != known.end()) return found->second;
+  std::optional<StoredRow> row = table.row(key);
+  if (!row) throw std::runtime_error("environment or project " + key + " of a claimed run cannot be read");
+  return known.emplace(key, std::move(*row)).first->second;
+}
+
+/// Runs that were locked, with what their phases need to know. Their rows are read after the lock, so that the snapshot
+/// is newer than every run that was claimed, and sees the environment that was made together with the run. Runs that
+/// were claimed are locked; their rows change once, when this transaction records what they have done
+/// (record_runs_statement), so that their new token and attempt are in no table yet.
 /// @param claimed  of a new claim: each run gets a claim token and another attempt, which are in no table yet; filled
-std::vector<ClaimedRun> read_runs(TextColumn locked, LastEvents* claimed) {
-  std::vector<ClaimedRun> runs;
-  const std::size_t count = locked.size();
-  if (count == 0) return runs;
-  const Rows rows = facts_statement.run({std::move(locked), claimed != nullptr});
-  // A claim without its facts would be held for ever and performed by nobody: better none at all.
-  if (rows.size() != count)
-    throw std::runtime_error("only " + std::to_string(rows.size()) + " of " + std::to_string(count) +
-                             " claimed runs could be read");
-  runs.resize(rows.size());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+std::vector<ClaimedRun> read_runs(const TextColumn& locked, LastEvents* claimed) {
+  std::vector<ClaimedRun> runs(locked.size());
+  std::map<std::string, StoredRow> environments, projects;
+  for (std::size_t i = 0; i < locked.size(); ++i) {
     ClaimedRun& run = runs[i];
-    run.facts.run_id = rows.text(i, 0);
-    run.claim_token = rows.text(i, 1);
-    run.facts.attempt = static_cast<int>(rows.integer(i, 2));
-    run.status = run_status_from(rows.text(i, 3)).value_or(RunStatus::claimed);
-    run.facts.project_id = rows.text(i, 4);
-    run.facts.env_id = rows.text(i, 5);
-    run.facts.env_type = rows.text(i, 6);
-    run.facts.repo_slug = rows.text(i, 7);
-    run.facts.odoo_version = rows.text(i, 8);
-    run.facts.git_sha = rows.text(i, 9);
-    run.facts.git_ref = rows.text(i, 10);
-    run.facts.metadata = json_of(rows.at(i, 11));
-    run.cancel_requested = rows.is_true(i, 12);
-    run.cancel_reason = rows.text(i, 13);
-    run.facts.look_first = rows.is_true(i, 14);
-    run.facts.queued_at = time_of(rows.at(i, 15));
-    if (claimed != nullptr) claimed->emplace(run.facts.run_id, rows.integer(i, 16));
+    run.facts.run_id = *locked[i];
+    std::optional<StoredRow> found = runs_table.row(run.facts.run_id);
+    // A claim without its facts would be held for ever and performed by nobody: better none at all.
+    if (!found) throw std::runtime_error("claimed run " + run.facts.run_id + " cannot be read");
+    const StoredRow& row = *found;
+    run.facts.attempt = std::stoi(row[fact_attempt].value());
+    if (claimed != nullptr) {
+      run.claim_token = new_claim_token();
+      ++run.facts.attempt;
+      run.status = RunStatus::claimed;
+      claimed->emplace(run.facts.run_id, events_table.largest(run.facts.run_id));
+    } else {
+      run.claim_token = row[fact_token].value_or(std::string());
+      run.status = run_status_from(row[fact_status].value()).value_or(RunStatus::claimed);
+    }
+    run.facts.project_id = row[fact_project].value();
+    run.facts.env_id = row[fact_env].value();
+    run.facts.env_type = read_once(environments, environments_table, run.facts.env_id)[0].value();
+    const StoredRow& project = read_once(projects, projects_table, run.facts.project_id);
+    run.facts.repo_slug = project[0].value_or(std::string());
+    run.facts.odoo_version = project[1].value_or(std::string());
+    run.facts.git_sha = row[fact_sha].value();
+    run.facts.git_ref = row[fact_ref].value();
+    run.facts.metadata = json_of(row[fact_metadata]);
+    run.cancel_requested = row[fact_cancel_at].has_value();
+    run.cancel_reason = row[fact_cancel_reason].value_or(std::string());
+    run.facts.look_first = row[fact_look_first] == "t";
+    run.facts.queued_at = time_of(row[fact_queued_at]);
   }
   return runs;
 }
@@ -236,30 +277,28 @@ std::vector<ClaimedRun> read_runs(TextColumn locked, LastEvents* claimed) {
 void read_history(std::vector<ClaimedRun>& runs) {
   if (runs.empty()) return;
   std::map<std::string, ClaimedRun*> by_id;
-  TextColumn all;
   TextColumn with_history;
   for (ClaimedRun& run : runs) {
     by_id.emplace(run.facts.run_id, &run);
-    all.emplace_back(run.facts.run_id);
     if (run.facts.attempt > 1) with_history.emplace_back(run.facts.run_id);
   }
-  const Rows phases = phases_statement.run({all});
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    PhaseFacts phase;
-    phase.phase_no = static_cast<int>(phases.integer(i, 1));
-    phase.name = phases.text(i, 2);
-    phase.kind = phases.text(i, 3);
-    for (const Json& need : json_of(phases.at(i, 4))) phase.needs.push_back(need.get<std::string>());
-    phase.config = json_of(phases.at(i, 5));
-    phase.timeout = Millis{phases.integer(i, 6)};
-    phase.state = phase_state_from(phases.text(i, 7)).value_or(PhaseState::pending);
-    phase.attempt = static_cast<int>(phases.integer(i, 8));
-    phase.started_at = time_of(phases.at(i, 9));
-    phase.finished_at = time_of(phases.at(i, 10));
-    phase.remembered = json_of(phases.at(i, 11));
-    phase.outcome = json_of(phases.at(i, 12));
-    by_id.at(phases.text(i, 0))->phases.push_back(std::move(phase));
-  }
+  for (ClaimedRun& run : runs)
+    for (const StoredRow& row : phases_table.rows(run.facts.run_id)) {
+      PhaseFacts phase;
+      phase.phase_no = std::stoi(row[fact_phase_no].value());
+      phase.name = row[fact_phase].value();
+      phase.kind = row[fact_kind].value();
+      for (const Json& need : json_of(row[fact_needs])) phase.needs.push_back(need.get<std::string>());
+      phase.config = json_of(row[fact_config]);
+      phase.timeout = Millis{std::stoll(row[fact_timeout].value()) / 1000};
+      phase.state = phase_state_from(row[fact_state].value()).value_or(PhaseState::pending);
+      phase.attempt = std::stoi(row[fact_phase_attempt].value());
+      phase.started_at = time_of(row[fact_started_at]);
+      phase.finished_at = time_of(row[fact_finished_at]);
+      phase.remembered = json_of(row[fact_remembered]);
+      phase.outcome = json_of(row[fact_outcome]);
+      run.phases.push_back(std::move(phase));
+    }
   if (with_history.empty()) return;
   const Rows effects = effects_statement.run({with_history});
   for (std::size_t i = 0; i < effects.size(); ++i) {
@@ -325,8 +364,13 @@ class RunTransaction final : public StoreTransaction {
 
   std::vector<ClaimedRun> claim(int limit) override {
     LastEvents last;
-    std::vector<ClaimedRun> runs = read_runs(slots(limit), &last);
-    read_history(runs);
+    std::vector<ClaimedRun> runs;
+    try {
+      runs = read_runs(take_slots(worker_id_, limit), &last);
+      read_history(runs);
+    } catch (const std::exception&) {
+      throw_as_store_failure();
+    }
     for (const ClaimedRun& run : runs)
       open_claims_.emplace(run.facts.run_id, OpenClaim{run.claim_token, last.at(run.facts.run_id)});
     return runs;
@@ -371,14 +415,6 @@ class RunTransaction final : public StoreTransaction {
     std::string token;
     std::int64_t last_event;
   };
-  TextColumn slots(int limit) const {
-    try {
-      return take_slots(worker_id_, limit);
-    } catch (const std::exception&) {
-      throw_as_store_failure();
-    }
-  }
-
   /// Runs whose claim token is valid; they are locked. With the version of their row, empty where it has changed here.
   using Ours = std::map<std::string, std::string>;
 
@@ -573,8 +609,13 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   const Rows orphans = lock_orphans_statement.run({worker_id_, std::move(known)});
   const Rows slots = take_over_slots_statement.run({worker_id_, column_of(orphans.first_column())});
   const Rows taken = take_over_runs_statement.run({worker_id_, column_of(slots.first_column())});
-  std::vector<ClaimedRun> runs = read_runs(column_of(taken.first_column()), nullptr);
-  read_history(runs);
+  std::vector<ClaimedRun> runs;
+  try {
+    runs = read_runs(column_of(taken.first_column()), nullptr);
+    read_history(runs);
+  } catch (const std::exception&) {
+    throw_as_store_failure();
+  }
   transaction.commit(true);  // the attempt is counted before it is made
   return runs;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "pg/server_time.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/statement.hpp"
+#include "pg/stored_rows.hpp"
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_take_slots);
@@ -52,21 +54,12 @@ Statement candidates_statement(R"sql(
       ORDER BY q.available_at, q.run_id LIMIT $4 FOR UPDATE SKIP LOCKED) q
    LIMIT $4)sql");
 
-Statement lock_runs_statement(R"sql(
-  SELECT r.run_id FROM {u(run_id text)}
-   CROSS JOIN LATERAL (SELECT r.run_id FROM ops.runs r WHERE r.run_id = u.run_id AND r.status = 'queued'
-                       OFFSET 0 FOR UPDATE SKIP LOCKED) r)sql");
-
-// A statement of its own: its snapshot is newer than the locks of the environments, and sees all slots that others
-// took.
-Statement slots_in_use_statement(R"sql(
-  SELECT u.env_id, s.active, s.highest FROM {u(env_id text)}
-   CROSS JOIN LATERAL (SELECT count(*) AS active, coalesce(max(s.slot_no), 0) AS highest
-                         FROM ops.run_slots s WHERE s.env_id = u.env_id) s)sql");
-
-Statement gaps_statement(R"sql(
-  SELECT n.slot_no FROM generate_series(1, $2) AS n(slot_no)
-   WHERE NOT EXISTS (SELECT FROM ops.run_slots s WHERE s.env_id = $1 AND s.slot_no = n.slot_no) LIMIT $3)sql");
+constexpr const char* run_columns[] = {"status"};
+const StoredTable runs_table("runs", run_columns);
+constexpr const char* environment_columns[] = {"max_active_runs"};
+const StoredTable environments_table("environments", environment_columns);
+constexpr const char* slot_columns[] = {"slot_no"};
+const StoredTable slots_table("run_slots", slot_columns);
 
 Statement take_slots_statement(R"sql(
   INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
@@ -182,77 +175,38 @@ Candidates find_candidates(const Places& places, const TextColumn& passed_over, 
   return candidates;
 }
 
-/// Claims of one environment take turns by its row, so that two of them never want the same slot number. Not by SELECT
-/// … FOR NO KEY UPDATE SKIP LOCKED: that waits after all where the row was changed just now while a foreign key check
-/// of a new run still holds its old version (heap_lock_updated_tuple of the server follows to the new one and waits for
-/// it), and two claims that hold environments could wait for each other. Server zone.
-/// @return max_active_runs, or 0 where another session holds the row or it is gone
-int lock_environment(const char* env_id) {
-  const Oid relation_id = get_relname_relid("environments", get_namespace_oid("ops", false));
-  Relation relation = table_open(relation_id, RowShareLock);
-  const Oid index_id = compat::primary_key_index(relation);
-  const AttrNumber key_column = get_attnum(relation_id, "env_id");
-  const AttrNumber limit_column = get_attnum(relation_id, "max_active_runs");
-  PushActiveSnapshot(GetTransactionSnapshot());
-  ScanKeyData key;
-  ScanKeyInit(&key, key_column, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(env_id));
-  key.sk_collation = C_COLLATION_OID;
-  SysScanDesc scan = systable_beginscan(relation, index_id, true, GetActiveSnapshot(), 1, &key);
-  HeapTuple found = systable_getnext(scan);
-  int max_active_runs = 0;
-  if (HeapTupleIsValid(found)) {
-    TupleTableSlot* row = table_slot_create(relation, nullptr);
-    TM_FailureData failure;
-    ItemPointerData place = found->t_self;
-    const uint8 newest = IsolationUsesXactSnapshot() ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
-    const TM_Result result = table_tuple_lock(relation, &place, GetActiveSnapshot(), row, GetCurrentCommandId(true),
-                                              LockTupleNoKeyExclusive, LockWaitSkip, newest, &failure);
-    if (result == TM_Ok) {
-      bool is_null = false;
-      max_active_runs = DatumGetInt32(slot_getattr(row, limit_column, &is_null));
-    } else if (IsolationUsesXactSnapshot() && (result == TM_Updated || result == TM_Deleted)) {
-      ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-                      errmsg("could not serialize access due to a concurrent change of environment \"%s\"", env_id),
-                      errhint("Do the transaction again.")));
-    }
-    ExecDropSingleTupleTableSlot(row);
-  }
-  systable_endscan(scan);
-  PopActiveSnapshot();
-  table_close(relation, NoLock);
-  return max_active_runs;
-}
-
 /// What this claim has locked.
 struct Locked {
   std::map<std::string, int> open;  ///< environments in which no other session claims, with their max_active_runs
   std::set<std::string> queued;     ///< runs that no other session changes
 };
 
+/// Claims of one environment take turns by its row, so that two of them never want the same slot number.
 Locked lock(const Candidates& candidates) {
   Locked locked;
-  for (const auto& env_id : candidates.env_id) {
-    if (locked.open.contains(*env_id)) continue;
-    const char* key = env_id->c_str();
-    const int max_active_runs = guarded([&] { return lock_environment(key); });
-    if (max_active_runs > 0) locked.open.emplace(*env_id, max_active_runs);
+  std::set<std::string> seen;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const std::string& run_id = *candidates.run_id[i];
+    const std::string& env_id = *candidates.env_id[i];
+    if (seen.insert(env_id).second) {
+      const std::optional<StoredRow> environment = environments_table.lock(env_id, RowLock::no_key_update);
+      if (environment) locked.open.emplace(env_id, std::stoi((*environment)[0].value()));
+    }
+    const std::optional<StoredRow> run = runs_table.lock(run_id, RowLock::update);
+    if (run && (*run)[0] == to_string(RunStatus::queued)) locked.queued.insert(run_id);
   }
-  locked.queued = lock_runs_statement.run({candidates.run_id}).first_column();
   return locked;
 }
 
-/// Numbers of free slots of an environment, as many as are wanted and there are. Above those in use it has not to be
-/// looked for gaps.
-IntColumn free_slots(const std::string& env_id, int max_active_runs, int active, int highest, std::size_t wanted) {
+/// Numbers of free slots of an environment, the lowest first, as many as are wanted and there are. Read after the
+/// environment was locked, so that all slots are seen that others took.
+IntColumn free_slots(const std::string& env_id, int max_active_runs, std::size_t wanted) {
+  std::set<int> in_use;
+  for (const StoredRow& slot : slots_table.rows(env_id)) in_use.insert(std::stoi(slot[0].value()));
+  const int most = std::min(static_cast<int>(wanted), max_active_runs - static_cast<int>(in_use.size()));
   IntColumn numbers;
-  const int count = std::min<int>(static_cast<int>(wanted), max_active_runs - active);
-  if (count <= 0) return numbers;
-  if (highest + count <= max_active_runs) {
-    for (int i = 1; i <= count; ++i) numbers.push_back(highest + i);
-    return numbers;
-  }
-  const Rows gaps = gaps_statement.run({std::string(env_id), max_active_runs, count});
-  for (std::size_t i = 0; i < gaps.size(); ++i) numbers.push_back(static_cast<std::int32_t>(gaps.integer(i, 0)));
+  for (int number = 1; static_cast<int>(numbers.size()) < most; ++number)
+    if (!in_use.contains(number)) numbers.push_back(number);
   return numbers;
 }
 
@@ -267,14 +221,9 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const Locked
     if (may_be_claimed(i)) ++wanted[*candidates.env_id[i]];
   if (wanted.empty()) return {};
 
-  TextColumn environments;
-  for (const auto& [id, count] : wanted) environments.emplace_back(id);
-  const Rows in_use = slots_in_use_statement.run({std::move(environments)});
   std::map<std::string, IntColumn> free;  // the next one last
-  for (std::size_t i = 0; i < in_use.size(); ++i) {
-    const std::string id = in_use.text(i, 0);
-    IntColumn numbers = free_slots(id, locked.open.at(id), static_cast<int>(in_use.integer(i, 1)),
-                                   static_cast<int>(in_use.integer(i, 2)), wanted.at(id));
+  for (const auto& [id, count] : wanted) {
+    IntColumn numbers = free_slots(id, locked.open.at(id), count);
     std::ranges::reverse(numbers);
     free.emplace(id, std::move(numbers));
   }

@@ -1,0 +1,52 @@
+// Rows found by key without planner and executor: starting and ending a statement costs more than the look into the
+// index, above all when its small objects have got cold.
+//
+// Only for reading and for locks: what is written has to go through triggers, checks and privileges of the tables.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ops::pg {
+
+/// A row as text; nothing where the value is null. Times are microseconds since 1970, intervals microseconds, arrays
+/// and jsonb JSON.
+using StoredRow = std::vector<std::optional<std::string>>;
+
+/// As in SELECT … FOR UPDATE, and FOR NO KEY UPDATE, which lets foreign keys be checked.
+enum class RowLock { update, no_key_update };
+
+/// A table of the schema ops whose primary key begins with a text column.
+class StoredTable {
+ public:
+  static constexpr std::size_t most_columns = 16;
+  /// @param columns  what rows consist of
+  template <std::size_t count>
+  constexpr StoredTable(const char* name, const char* const (&columns)[count])
+      : name_(name), columns_(columns), column_count_(count) {
+    static_assert(count <= most_columns);
+  }
+
+  /// All rows with this key, in the order of the primary key, as this command sees them. Where a transaction is open.
+  /// @throws PgError
+  std::vector<StoredRow> rows(const std::string& key) const;
+  /// The one row with this key. @throws PgError
+  std::optional<StoredRow> row(const std::string& key) const;
+  /// Locks the newest version of the one row with this key. It never waits: nothing where another session holds it, or
+  /// there is none. SELECT … SKIP LOCKED may wait after all, where the row was changed between the statement's snapshot
+  /// and its lock while a foreign key check still holds the old version: the server then follows to the new one and
+  /// waits for whoever locked that. @throws PgError: also 40001 in a transaction of higher isolation
+  std::optional<StoredRow> lock(const std::string& key, RowLock mode) const;
+  /// The largest value of the second column (integer) of the primary key among the rows with this key; 0 without rows.
+  std::int64_t largest(const std::string& key) const;
+
+ private:
+  const char* name_;
+  const char* const* columns_;
+  std::size_t column_count_;
+  mutable std::int16_t numbers_[most_columns] = {};  ///< of the columns in the table, remembered
+};
+
+}  // namespace ops::pg
