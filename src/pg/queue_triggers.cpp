@@ -236,7 +236,7 @@ std::map<std::string, Environment, std::less<>> environments_of(const std::vecto
     if (environments.contains(row->env_id)) continue;
     Environment& environment = environments[row->env_id];
     const std::optional<StoredRow> found = environments_table.row(row->env_id);
-    if (!found) continue;  // the foreign key says so
+    if (!found) continue;  // check_new_run refuses it
     environment = {(*found)[0].value(), (*found)[1].value(),
                    parse_json((*found)[2].value(), JsonLimits::none()).value_or(Json::object())};
   }
