@@ -105,8 +105,8 @@ Request request_of(FunctionCallInfo fcinfo) {
 
 std::string find_environment(const Request& request) {
   if (request.project_id && request.env) {
-    const std::optional<StoredRow> found = environments_table.row(*request.env);
-    if (found && (*found)[0] == request.project_id) return *request.env;
+    const Rows found = environments_table.rows(*request.env);
+    if (found.size() > 0 && found.at(0, 0) == request.project_id) return *request.env;
   }
   for (const auto& [value, name] : {std::pair(&request.project_id, "p_project_id"), std::pair(&request.env, "p_env")})
     if (!*value) throw SqlError(ERRCODE_NULL_VALUE_NOT_ALLOWED, std::string(name) + " must not be null");

@@ -4,7 +4,6 @@
 // In C++ because PL/pgSQL took half of the time in which a run is queued, and most of the time in which one changes.
 #include <chrono>
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -235,10 +234,10 @@ std::map<std::string, Environment, std::less<>> environments_of(const std::vecto
   for (const Row* row : rows) {
     if (environments.contains(row->env_id)) continue;
     Environment& environment = environments[row->env_id];
-    const std::optional<StoredRow> found = environments_table.row(row->env_id);
-    if (!found) continue;  // check_new_run refuses it
-    environment = {(*found)[0].value(), (*found)[1].value(),
-                   parse_json((*found)[2].value(), JsonLimits::none()).value_or(Json::object())};
+    const Rows found = environments_table.rows(row->env_id);
+    if (found.size() == 0) continue;  // check_new_run refuses it
+    environment = {found.text(0, 0), found.text(0, 1),
+                   parse_json(found.text(0, 2), JsonLimits::none()).value_or(Json::object())};
   }
   return environments;
 }

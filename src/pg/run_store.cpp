@@ -223,12 +223,12 @@ std::string new_claim_token() {
 }
 
 /// Of the environment or project of several runs, read once.
-const StoredRow& read_once(std::map<std::string, StoredRow>& known, const StoredTable& table, const std::string& key) {
+const Rows& read_once(std::map<std::string, Rows>& known, const StoredTable& table, const std::string& key) {
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
-  std::optional<StoredRow> row = table.row(key);
-  if (!row) throw std::runtime_error("environment or project " + key + " of a claimed run cannot be read");
-  return known.emplace(key, std::move(*row)).first->second;
+  const Rows& rows = known.emplace(key, table.rows(key)).first->second;
+  if (rows.size() == 0) throw std::runtime_error("environment or project " + key + " of a claimed run cannot be read");
+  return rows;
 }
 
 /// Runs that were locked, with what their phases need to know. Their rows are read after the lock, so that the snapshot
@@ -238,37 +238,36 @@ const StoredRow& read_once(std::map<std::string, StoredRow>& known, const Stored
 /// @param claimed  of a new claim: each run gets a claim token and another attempt, which are in no table yet; filled
 std::vector<ClaimedRun> read_runs(const TextColumn& locked, LastEvents* claimed) {
   std::vector<ClaimedRun> runs(locked.size());
-  std::map<std::string, StoredRow> environments, projects;
+  std::map<std::string, Rows> environments, projects;
   for (std::size_t i = 0; i < locked.size(); ++i) {
     ClaimedRun& run = runs[i];
     run.facts.run_id = *locked[i];
-    std::optional<StoredRow> found = runs_table.row(run.facts.run_id);
+    const Rows row = runs_table.rows(run.facts.run_id);
     // A claim without its facts would be held for ever and performed by nobody: better none at all.
-    if (!found) throw std::runtime_error("claimed run " + run.facts.run_id + " cannot be read");
-    const StoredRow& row = *found;
-    run.facts.attempt = std::stoi(row[fact_attempt].value());
+    if (row.size() == 0) throw std::runtime_error("claimed run " + run.facts.run_id + " cannot be read");
+    run.facts.attempt = static_cast<int>(row.integer(0, fact_attempt));
     if (claimed != nullptr) {
       run.claim_token = new_claim_token();
       ++run.facts.attempt;
       run.status = RunStatus::claimed;
       claimed->emplace(run.facts.run_id, events_table.largest(run.facts.run_id));
     } else {
-      run.claim_token = row[fact_token].value_or(std::string());
-      run.status = run_status_from(row[fact_status].value()).value_or(RunStatus::claimed);
+      run.claim_token = row.text(0, fact_token);
+      run.status = run_status_from(row.text(0, fact_status)).value_or(RunStatus::claimed);
     }
-    run.facts.project_id = row[fact_project].value();
-    run.facts.env_id = row[fact_env].value();
-    run.facts.env_type = read_once(environments, environments_table, run.facts.env_id)[0].value();
-    const StoredRow& project = read_once(projects, projects_table, run.facts.project_id);
-    run.facts.repo_slug = project[0].value_or(std::string());
-    run.facts.odoo_version = project[1].value_or(std::string());
-    run.facts.git_sha = row[fact_sha].value();
-    run.facts.git_ref = row[fact_ref].value();
-    run.facts.metadata = json_of(row[fact_metadata]);
-    run.cancel_requested = row[fact_cancel_at].has_value();
-    run.cancel_reason = row[fact_cancel_reason].value_or(std::string());
-    run.facts.look_first = row[fact_look_first] == "t";
-    run.facts.queued_at = time_of(row[fact_queued_at]);
+    run.facts.project_id = row.text(0, fact_project);
+    run.facts.env_id = row.text(0, fact_env);
+    run.facts.env_type = read_once(environments, environments_table, run.facts.env_id).text(0, 0);
+    const Rows& project = read_once(projects, projects_table, run.facts.project_id);
+    run.facts.repo_slug = project.text(0, 0);
+    run.facts.odoo_version = project.text(0, 1);
+    run.facts.git_sha = row.text(0, fact_sha);
+    run.facts.git_ref = row.text(0, fact_ref);
+    run.facts.metadata = json_of(row.at(0, fact_metadata));
+    run.cancel_requested = row.at(0, fact_cancel_at).has_value();
+    run.cancel_reason = row.text(0, fact_cancel_reason);
+    run.facts.look_first = row.is_true(0, fact_look_first);
+    run.facts.queued_at = time_of(row.at(0, fact_queued_at));
   }
   return runs;
 }
@@ -282,23 +281,25 @@ void read_history(std::vector<ClaimedRun>& runs) {
     by_id.emplace(run.facts.run_id, &run);
     if (run.facts.attempt > 1) with_history.emplace_back(run.facts.run_id);
   }
-  for (ClaimedRun& run : runs)
-    for (const StoredRow& row : phases_table.rows(run.facts.run_id)) {
+  for (ClaimedRun& run : runs) {
+    const Rows phases = phases_table.rows(run.facts.run_id);
+    for (std::size_t i = 0; i < phases.size(); ++i) {
       PhaseFacts phase;
-      phase.phase_no = std::stoi(row[fact_phase_no].value());
-      phase.name = row[fact_phase].value();
-      phase.kind = row[fact_kind].value();
-      for (const Json& need : json_of(row[fact_needs])) phase.needs.push_back(need.get<std::string>());
-      phase.config = json_of(row[fact_config]);
-      phase.timeout = Millis{std::stoll(row[fact_timeout].value()) / 1000};
-      phase.state = phase_state_from(row[fact_state].value()).value_or(PhaseState::pending);
-      phase.attempt = std::stoi(row[fact_phase_attempt].value());
-      phase.started_at = time_of(row[fact_started_at]);
-      phase.finished_at = time_of(row[fact_finished_at]);
-      phase.remembered = json_of(row[fact_remembered]);
-      phase.outcome = json_of(row[fact_outcome]);
+      phase.phase_no = static_cast<int>(phases.integer(i, fact_phase_no));
+      phase.name = phases.text(i, fact_phase);
+      phase.kind = phases.text(i, fact_kind);
+      for (const Json& need : json_of(phases.at(i, fact_needs))) phase.needs.push_back(need.get<std::string>());
+      phase.config = json_of(phases.at(i, fact_config));
+      phase.timeout = Millis{phases.integer(i, fact_timeout) / 1000};
+      phase.state = phase_state_from(phases.text(i, fact_state)).value_or(PhaseState::pending);
+      phase.attempt = static_cast<int>(phases.integer(i, fact_phase_attempt));
+      phase.started_at = time_of(phases.at(i, fact_started_at));
+      phase.finished_at = time_of(phases.at(i, fact_finished_at));
+      phase.remembered = json_of(phases.at(i, fact_remembered));
+      phase.outcome = json_of(phases.at(i, fact_outcome));
       run.phases.push_back(std::move(phase));
     }
+  }
   if (with_history.empty()) return;
   const Rows effects = effects_statement.run({with_history});
   for (std::size_t i = 0; i < effects.size(); ++i) {

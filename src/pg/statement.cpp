@@ -146,10 +146,7 @@ Rows Statement::run(std::initializer_list<Argument> arguments) {
   }
   SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_slot);
   const RawRows raw = guarded([&] { return run_plan(plan, arguments.begin(), arguments.size()); });
-  std::vector<std::optional<std::string>> cells(raw.rows * raw.columns);
-  for (std::size_t i = 0; i < cells.size(); ++i)
-    if (raw.cells[i] != nullptr) cells[i] = raw.cells[i];
-  return {raw.columns, std::move(cells)};
+  return {raw.rows, raw.columns, raw.cells};
 }
 
 }  // namespace ops::pg

@@ -32,8 +32,11 @@ inline TextColumn column_of(const std::set<std::string>& values) {
 class Rows {
  public:
   Rows() = default;
-  Rows(std::size_t columns, std::vector<std::optional<std::string>> cells)
-      : columns_(columns), cells_(std::move(cells)) {}
+  /// Copies memory of the server, row by row. @param cells  null where the value is
+  Rows(std::size_t rows, std::size_t columns, const char* const* cells) : columns_(columns), cells_(rows * columns) {
+    for (std::size_t i = 0; i < cells_.size(); ++i)
+      if (cells[i] != nullptr) cells_[i] = cells[i];
+  }
   std::size_t size() const { return columns_ == 0 ? 0 : cells_.size() / columns_; }
   const std::optional<std::string>& at(std::size_t row, std::size_t column) const {
     return cells_[row * columns_ + column];

@@ -1,7 +1,6 @@
 #include "pg/stored_rows.hpp"
 
 #include <cstring>
-#include <utility>
 
 #include "pg/boundary.hpp"
 #include "pg/server_time.hpp"
@@ -156,34 +155,19 @@ int64 largest_of(const char* table_name, const char* key) {
   return largest;
 }
 
-std::vector<StoredRow> copied(const RawRows& raw, std::size_t column_count) {
-  std::vector<StoredRow> rows(raw.rows, StoredRow(column_count));
-  for (std::size_t row = 0; row < raw.rows; ++row)
-    for (std::size_t column = 0; column < column_count; ++column)
-      if (const char* cell = raw.cells[row * column_count + column]) rows[row][column] = cell;
-  return rows;
-}
-
-std::optional<StoredRow> first_of(std::vector<StoredRow> rows) {
-  if (rows.empty()) return std::nullopt;
-  return std::move(rows.front());
-}
-
 }  // namespace
 
-std::vector<StoredRow> StoredTable::rows(const std::string& key) const {
+Rows StoredTable::rows(const std::string& key) const {
   const Columns columns{name_, columns_, column_count_, numbers_};
-  return copied(guarded([&] { return read_rows(columns, key.c_str()); }), column_count_);
+  const RawRows raw = guarded([&] { return read_rows(columns, key.c_str()); });
+  return {raw.rows, column_count_, raw.cells};
 }
 
-std::optional<StoredRow> StoredTable::row(const std::string& key) const {
-  return first_of(rows(key));
-}
-
-std::optional<StoredRow> StoredTable::lock(const std::string& key, RowLock mode) const {
+Rows StoredTable::lock(const std::string& key, RowLock mode) const {
   const Columns columns{name_, columns_, column_count_, numbers_};
   const LockTupleMode server_mode = mode == RowLock::update ? LockTupleExclusive : LockTupleNoKeyExclusive;
-  return first_of(copied(guarded([&] { return lock_row(columns, key.c_str(), server_mode); }), column_count_));
+  const RawRows raw = guarded([&] { return lock_row(columns, key.c_str(), server_mode); });
+  return {raw.rows, column_count_, raw.cells};
 }
 
 std::int64_t StoredTable::largest(const std::string& key) const {

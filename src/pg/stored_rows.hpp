@@ -5,15 +5,11 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <vector>
+
+#include "pg/statement.hpp"
 
 namespace ops::pg {
-
-/// A row as text; nothing where the value is null. Times are microseconds since 1970, intervals microseconds, arrays
-/// and jsonb JSON.
-using StoredRow = std::vector<std::optional<std::string>>;
 
 /// As in SELECT … FOR UPDATE, and FOR NO KEY UPDATE, which lets foreign keys be checked.
 enum class RowLock { update, no_key_update };
@@ -29,16 +25,15 @@ class StoredTable {
     static_assert(count <= most_columns);
   }
 
-  /// All rows with this key, in the order of the primary key, as this command sees them. Where a transaction is open.
-  /// @throws PgError
-  std::vector<StoredRow> rows(const std::string& key) const;
-  /// The one row with this key. @throws PgError
-  std::optional<StoredRow> row(const std::string& key) const;
-  /// Locks the newest version of the one row with this key. It never waits: nothing where another session holds it, or
+  /// All rows with this key, in the order of the primary key, as this command sees them. As text: times are
+  /// microseconds since 1970, intervals microseconds, arrays and jsonb JSON. Where a transaction is open. @throws
+  /// PgError
+  Rows rows(const std::string& key) const;
+  /// Locks the newest version of the one row with this key. It never waits: no row where another session holds it, or
   /// there is none. SELECT … SKIP LOCKED may wait after all, where the row was changed between the statement's snapshot
   /// and its lock while a foreign key check still holds the old version: the server then follows to the new one and
   /// waits for whoever locked that. @throws PgError: also 40001 in a transaction of higher isolation
-  std::optional<StoredRow> lock(const std::string& key, RowLock mode) const;
+  Rows lock(const std::string& key, RowLock mode) const;
   /// The largest value of the second column (integer) of the primary key among the rows with this key; 0 without rows.
   std::int64_t largest(const std::string& key) const;
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -189,11 +188,11 @@ Locked lock(const Candidates& candidates) {
     const std::string& run_id = *candidates.run_id[i];
     const std::string& env_id = *candidates.env_id[i];
     if (seen.insert(env_id).second) {
-      const std::optional<StoredRow> environment = environments_table.lock(env_id, RowLock::no_key_update);
-      if (environment) locked.open.emplace(env_id, std::stoi((*environment)[0].value()));
+      const Rows environment = environments_table.lock(env_id, RowLock::no_key_update);
+      if (environment.size() > 0) locked.open.emplace(env_id, static_cast<int>(environment.integer(0, 0)));
     }
-    const std::optional<StoredRow> run = runs_table.lock(run_id, RowLock::update);
-    if (run && (*run)[0] == to_string(RunStatus::queued)) locked.queued.insert(run_id);
+    const Rows run = runs_table.lock(run_id, RowLock::update);
+    if (run.size() > 0 && run.text(0, 0) == to_string(RunStatus::queued)) locked.queued.insert(run_id);
   }
   return locked;
 }
@@ -202,7 +201,8 @@ Locked lock(const Candidates& candidates) {
 /// environment was locked, so that all slots are seen that others took.
 IntColumn free_slots(const std::string& env_id, int max_active_runs, std::size_t wanted) {
   std::set<int> in_use;
-  for (const StoredRow& slot : slots_table.rows(env_id)) in_use.insert(std::stoi(slot[0].value()));
+  const Rows slots = slots_table.rows(env_id);
+  for (std::size_t i = 0; i < slots.size(); ++i) in_use.insert(static_cast<int>(slots.integer(i, 0)));
   const int most = std::min(static_cast<int>(wanted), max_active_runs - static_cast<int>(in_use.size()));
   IntColumn numbers;
   for (int number = 1; static_cast<int>(numbers.size()) < most; ++number)

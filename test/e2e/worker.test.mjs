@@ -105,7 +105,8 @@ test('F18 no free process: the queue is kept and the status says why; resumed wh
 test('F26 nothing of the worker is open while 20 requests hang', async () => {
   const runs = await world.hang(20, 'idle');
   const before = new Map();
-  for (let i = 0; i < 60; ++i) {
+  let looks = 0;
+  await eventually('60 looks', async () => {
     const { rows } = await world.db.query(`SELECT pid, xact_start, backend_xmin, backend_xid, (SELECT count(*)::int FROM pg_locks l WHERE l.pid = a.pid AND l.locktype <> 'advisory') AS locks
       FROM pg_stat_activity a WHERE backend_type = 'ops_runner worker' AND datname = 'postgres'`);
     for (const [what, value] of Object.entries(rows[0])) {
@@ -115,8 +116,8 @@ test('F26 nothing of the worker is open while 20 requests hang', async () => {
       // A safety check each 500 ms may be met once; three times in a row it is open.
       assert.ok(seen < 3, `${what} is held: ${value}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+    return ++looks === 60;
+  });
   await world.db.query('SELECT ops.cancel_run(run_id) FROM unnest($1::text[]) AS run_id', [runs]);
   for (const run of runs) assert.equal((await world.finished(run)).status, 'cancelled');
 });
