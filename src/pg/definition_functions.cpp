@@ -60,11 +60,18 @@ Json parse_document(const char* what, std::string_view text) {
   return std::move(*parsed);
 }
 
-/// RFC 9562, version 7: 48 bits of Unix time in milliseconds, then random bits.
-std::string uuid_v7() {
+Datum new_text(const std::string& value) {
+  const char* bytes = value.data();
+  const int length = static_cast<int>(value.size());
+  return guarded([&] { return PointerGetDatum(cstring_to_text_with_len(bytes, length)); });
+}
+
+}  // namespace
+
+std::string new_uuid() {
   unsigned char bytes[16];
   if (getrandom(bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes))
-    throw SqlError(ERRCODE_INTERNAL_ERROR, "no random bytes for a run id");
+    throw SqlError(ERRCODE_INTERNAL_ERROR, "no random bytes for a new id");
   const auto milliseconds = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
           .count());
@@ -80,14 +87,6 @@ std::string uuid_v7() {
   }
   return text;
 }
-
-Datum new_text(const std::string& value) {
-  const char* bytes = value.data();
-  const int length = static_cast<int>(value.size());
-  return guarded([&] { return PointerGetDatum(cstring_to_text_with_len(bytes, length)); });
-}
-
-}  // namespace
 
 void check_metadata_document(Datum metadata) {
   const Json document = parse_document("metadata", jsonb_text(metadata));
@@ -111,7 +110,7 @@ Datum ops_is_name(PG_FUNCTION_ARGS) {
 
 Datum ops_new_run_id(PG_FUNCTION_ARGS) {
   (void)fcinfo;
-  return entry([]() -> Datum { return new_text("run-" + uuid_v7()); });
+  return entry([]() -> Datum { return new_text("run-" + new_uuid()); });
 }
 
 Datum ops_caller(PG_FUNCTION_ARGS) {

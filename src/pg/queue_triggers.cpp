@@ -53,7 +53,10 @@ Statement disarm_statement(R"sql(
   UPDATE ops.armed_identity SET disarmed_because = 'history was restored into this database'
    WHERE disarmed_because IS NULL)sql");
 
-Statement count_slots_statement("SELECT count(*) FROM ops.run_slots s WHERE s.run_id = ANY ($1)");
+constexpr const char* slot_columns[] = {"run_id"};
+const StoredTable slots_of_runs("run_slots", slot_columns, "run_has_one_slot");
+constexpr const char* queue_columns[] = {"run_id"};
+const StoredTable blocked_runs("run_queue", queue_columns, "run_queue_blocked");
 
 // Their runs are locked, so nobody else wants these slots.
 Statement free_slots_statement("DELETE FROM ops.run_slots s WHERE s.run_id = ANY ($1) RETURNING s.env_id");
@@ -355,12 +358,12 @@ void queue_new_runs(FunctionCallInfo fcinfo) {
 
 // Update -------------------------------------------------------------------------------------------------------------
 
+/// ops._take_slots has moved the queue row into a slot already.
 void check_slots(const TextColumn& active) {
-  const Rows count = count_slots_statement.run({active});
-  // ops._take_slots has moved the queue row into a slot already.
-  if (count.integer(0, 0) != static_cast<std::int64_t>(active.size()))
-    throw SqlError(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "a run without a slot cannot be claimed", {},
-                   "Claim runs with ops.claim_next_run(worker).");
+  for (const auto& run_id : active)
+    if (!slots_of_runs.has(*run_id))
+      throw SqlError(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "a run without a slot cannot be claimed", {},
+                     "Claim runs with ops.claim_next_run(worker).");
 }
 
 /// Each time an environment is named, one of its blocked runs becomes ready.
@@ -369,13 +372,14 @@ void unblock(const Rows& freed, const Rows& unqueued) {
   for (const Rows* rows : {&freed, &unqueued})
     for (std::size_t i = 0; i < rows->size(); ++i)
       if (rows->at(i, 0)) ++slots[*rows->at(i, 0)];
-  if (slots.empty()) return;
   TextColumn env_id;
   IntColumn count;
   for (const auto& [id, number] : slots) {
+    if (!blocked_runs.has(id)) continue;
     env_id.emplace_back(id);
     count.push_back(number);
   }
+  if (env_id.empty()) return;
   const Rows ready = unblock_statement.run({std::move(env_id), std::move(count)});
   for (std::size_t i = 0; i < ready.size(); ++i) {
     const int priority = static_cast<int>(ready.integer(i, 0));

@@ -6,6 +6,7 @@
 
 #include "core/json.hpp"
 
+#include "pg/definition_functions.hpp"
 #include "pg/stored_rows.hpp"
 #include "pg/take_slots.hpp"
 #include "pg/transaction.hpp"
@@ -217,11 +218,6 @@ const StoredTable phases_table("run_phases", phase_facts);
 constexpr const char* event_facts[] = {"seq"};
 const StoredTable events_table("run_events", event_facts);
 
-std::string new_claim_token() {
-  return guarded(
-      [] { return static_cast<const char*>(OidOutputFunctionCall(F_UUID_OUT, OidFunctionCall0(F_GEN_RANDOM_UUID))); });
-}
-
 /// Of the environment or project of several runs, read once.
 const Rows& read_once(std::map<std::string, Rows>& known, const StoredTable& table, const std::string& key) {
   const auto found = known.find(key);
@@ -247,7 +243,7 @@ std::vector<ClaimedRun> read_runs(const TextColumn& locked, LastEvents* claimed)
     if (row.size() == 0) throw std::runtime_error("claimed run " + run.facts.run_id + " cannot be read");
     run.facts.attempt = static_cast<int>(row.integer(0, fact_attempt));
     if (claimed != nullptr) {
-      run.claim_token = new_claim_token();
+      run.claim_token = new_uuid();
       ++run.facts.attempt;
       run.status = RunStatus::claimed;
       claimed->emplace(run.facts.run_id, events_table.largest(run.facts.run_id));

@@ -67,6 +67,25 @@ struct ToDatum {
   }
 };
 
+/// The only value of a column.
+struct OnlyValue {
+  bool& is_null;
+  Datum operator()(const TextColumn& column) const {
+    is_null = !column[0].has_value();
+    return is_null ? Datum{0} : ToDatum::text(*column[0]);
+  }
+  Datum operator()(const IntColumn& column) const { return Int32GetDatum(column[0]); }
+  Datum operator()(const BigintColumn& column) const { return Int64GetDatum(column[0]); }
+  Datum operator()(const TimeColumn& column) const {
+    is_null = !column[0].has_value();
+    return is_null ? Datum{0} : TimestampTzGetDatum(server_time(*column[0]));
+  }
+  template <class T>
+  Datum operator()(const T& value) const {
+    return ToDatum{}(value);
+  }
+};
+
 /// Result of a statement as memory of the transaction's SPI context.
 struct RawRows {
   std::size_t rows;
@@ -74,10 +93,16 @@ struct RawRows {
   char** cells;
 };
 
-RawRows run_plan(SPIPlanPtr plan, const Argument* arguments, std::size_t count) {
+/// @param single  so many of the first arguments are columns of one row, and their values are passed
+RawRows run_plan(SPIPlanPtr plan, const Argument* arguments, std::size_t count, std::size_t single) {
   Datum* values = static_cast<Datum*>(palloc(sizeof(Datum) * (count + 1)));
-  for (std::size_t i = 0; i < count; ++i) values[i] = std::visit(ToDatum{}, arguments[i]);
-  const int result = SPI_execute_plan(plan, values, nullptr, false, 0);
+  char* nulls = static_cast<char*>(palloc(count + 1));
+  for (std::size_t i = 0; i < count; ++i) {
+    bool is_null = false;
+    values[i] = i < single ? std::visit(OnlyValue{is_null}, arguments[i]) : std::visit(ToDatum{}, arguments[i]);
+    nulls[i] = is_null ? 'n' : ' ';
+  }
+  const int result = SPI_execute_plan(plan, values, nulls, false, 0);
   if (result < 0) elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
   RawRows raw{0, 0, nullptr};
   if (SPI_tuptable == nullptr) return raw;
@@ -92,9 +117,12 @@ RawRows run_plan(SPIPlanPtr plan, const Argument* arguments, std::size_t count) 
   return raw;
 }
 
-SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count) {
+SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count, std::size_t single) {
   Oid* types = static_cast<Oid*>(palloc(sizeof(Oid) * (count + 1)));
-  for (std::size_t i = 0; i < count; ++i) types[i] = type_of(arguments[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    types[i] = type_of(arguments[i]);
+    if (i < single) types[i] = get_base_element_type(types[i]);
+  }
   // Planning anew for each set of keys takes longer than most statements.
   SPIPlanPtr plan = SPI_prepare_cursor(sql, static_cast<int>(count), types, CURSOR_OPT_GENERIC_PLAN);
   if (plan == nullptr) elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -102,30 +130,35 @@ SPIPlanPtr prepare(const char* sql, const Argument* arguments, std::size_t count
   return plan;
 }
 
+struct Written {
+  std::string sql;
+  std::size_t columns = 0;  ///< of the set
+};
+
 /// The statement with `{u(name type, …)}` written out.
-std::string with_rows(std::string_view sql, bool one_row) {
+Written with_rows(std::string_view sql, bool one_row) {
   const std::size_t open = sql.find('{');
-  if (open == std::string_view::npos) return std::string(sql);
+  if (open == std::string_view::npos) return {std::string(sql)};
   const std::size_t columns = sql.find('(', open);
   const std::size_t close = sql.find(")}", columns);
   const std::string_view name = sql.substr(open + 1, columns - open - 1);
   std::string values, names;
-  int number = 0;
+  std::size_t number = 0;
   for (std::size_t at = columns + 1; at < close;) {
     at = sql.find_first_not_of(" \n", at);
     const std::size_t space = sql.find(' ', at);
     const std::size_t end = std::min(sql.find(',', space), close);
     const std::string column(sql.substr(at, space - at));
-    const std::string array =
-        "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1)) + "[]";
+    const std::string value =
+        "$" + std::to_string(++number) + "::" + std::string(sql.substr(space + 1, end - space - 1));
     const char* separator = number == 1 ? "" : ", ";
-    values += separator + (one_row ? "(" + array + ")[1] AS " + column : array);
+    values += separator + (one_row ? value + " AS " + column : value + "[]");
     names += separator + column;
     at = end + 1;
   }
   const std::string rows = one_row ? "(SELECT " + values + ") AS " + std::string(name)
                                    : "unnest(" + values + ") AS " + std::string(name) + "(" + names + ")";
-  return std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2));
+  return {std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2)), number};
 }
 
 /// The first column tells for all: they have the same length.
@@ -141,11 +174,15 @@ Rows Statement::run(std::initializer_list<Argument> arguments) {
   const bool one_row = arguments.size() > 0 && is_one_row(*arguments.begin());
   void*& plan_slot = one_row ? plan_of_one_row_ : plan_;
   if (plan_slot == nullptr) {
-    const std::string sql = with_rows(sql_, one_row);
-    plan_slot = guarded([&] { return prepare(sql.c_str(), arguments.begin(), arguments.size()); });
+    const Written written = with_rows(sql_, one_row);
+    set_columns_ = written.columns;
+    const char* sql = written.sql.c_str();
+    const std::size_t single = one_row ? set_columns_ : 0;
+    plan_slot = guarded([&] { return prepare(sql, arguments.begin(), arguments.size(), single); });
   }
   SPIPlanPtr plan = static_cast<SPIPlanPtr>(plan_slot);
-  const RawRows raw = guarded([&] { return run_plan(plan, arguments.begin(), arguments.size()); });
+  const std::size_t single = one_row ? set_columns_ : 0;
+  const RawRows raw = guarded([&] { return run_plan(plan, arguments.begin(), arguments.size(), single); });
   return {raw.rows, raw.columns, raw.cells};
 }
 

@@ -59,7 +59,7 @@ class Rows {
 /// A statement prepared once per process and run any number of times.
 ///
 /// `{u(run_id text, seq int)}` stands for a set of rows u, of which $1, $2, … are the columns: unnest(…), and where it
-/// is one row a list of values, which the server starts in half the time.
+/// is one row its values, which the server starts in half the time.
 class Statement {
  public:
   explicit constexpr Statement(const char* sql) : sql_(sql) {}
@@ -69,6 +69,7 @@ class Statement {
 
  private:
   const char* sql_;
+  std::size_t set_columns_ = 0;  ///< known when a plan is there
   void* plan_ = nullptr;
   void* plan_of_one_row_ = nullptr;
 };

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "pg/boundary.hpp"
+#include "pg/index_scan.hpp"
 #include "pg/server_time.hpp"
 
 namespace ops::pg {
@@ -11,36 +12,9 @@ namespace {
 
 // Server zone --------------------------------------------------------------------------------------------------------
 
-/// A scan of the primary key. Not closed where the server raises an error: the end of its transaction does that.
-struct KeyScan {
-  Relation table;
-  Relation index;
-  SysScanDesc scan;
-};
-
-KeyScan begin_scan(const char* table_name, const char* key, LOCKMODE mode) {
-  KeyScan open{};
-  const Oid table = get_relname_relid(table_name, get_namespace_oid("ops", false));
-  if (!OidIsValid(table))
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table ops.%s does not exist", table_name),
-                    errhint("Create the extension ops_runner anew.")));
-  open.table = table_open(table, mode);
-  open.index = index_open(compat::primary_key_index(open.table), AccessShareLock);
-  CommandCounterIncrement();  // what this transaction has written is seen
-  PushActiveSnapshot(GetTransactionSnapshot());
-  ScanKeyData wanted;
-  ScanKeyInit(&wanted, open.index->rd_index->indkey.values[0], BTEqualStrategyNumber, F_TEXTEQ,
-              CStringGetTextDatum(key));
-  wanted.sk_collation = open.index->rd_indcollation[0];
-  open.scan = systable_beginscan_ordered(open.table, open.index, GetActiveSnapshot(), 1, &wanted);
-  return open;
-}
-
-void end_scan(KeyScan& open) {
-  systable_endscan_ordered(open.scan);
-  PopActiveSnapshot();
-  index_close(open.index, AccessShareLock);
-  table_close(open.table, NoLock);
+IndexScan begin_scan(const char* table_name, const char* index_name, const char* key, LOCKMODE mode) {
+  const IndexKey wanted{BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(key)};
+  return begin_index_scan(table_name, index_name, &wanted, 1, mode);
 }
 
 const char* text_of(Datum value, Oid type) {
@@ -71,6 +45,7 @@ struct RawRows {
 
 struct Columns {
   const char* table;
+  const char* index;  ///< null: the primary key
   const char* const* names;
   std::size_t count;
   int16* numbers;  ///< where the table had them last
@@ -108,66 +83,66 @@ void append_row(RawRows& found, TupleTableSlot* row, const Columns& columns) {
 }
 
 RawRows read_rows(const Columns& columns, const char* key) {
-  KeyScan open = begin_scan(columns.table, key, AccessShareLock);
+  IndexScan open = begin_scan(columns.table, columns.index, key, AccessShareLock);
   TupleTableSlot* row = MakeSingleTupleTableSlot(RelationGetDescr(open.table), &TTSOpsHeapTuple);
   RawRows found{nullptr, 0};
-  while (HeapTuple tuple = systable_getnext_ordered(open.scan, ForwardScanDirection))
+  while (HeapTuple tuple = next_row(open, ForwardScanDirection))
     append_row(found, ExecStoreHeapTuple(tuple, row, false), columns);
   ExecDropSingleTupleTableSlot(row);
-  end_scan(open);
+  end_index_scan(open);
   return found;
 }
 
 RawRows lock_row(const Columns& columns, const char* key, LockTupleMode mode) {
-  KeyScan open = begin_scan(columns.table, key, RowShareLock);
+  IndexScan open = begin_scan(columns.table, columns.index, key, RowShareLock);
   RawRows found{nullptr, 0};
-  if (HeapTuple tuple = systable_getnext_ordered(open.scan, ForwardScanDirection)) {
+  if (HeapTuple tuple = next_row(open, ForwardScanDirection)) {
     TupleTableSlot* row = table_slot_create(open.table, nullptr);
-    TM_FailureData failure;
-    ItemPointerData place = tuple->t_self;
-    const bool one_snapshot = IsolationUsesXactSnapshot();
-    const TM_Result result =
-        table_tuple_lock(open.table, &place, GetActiveSnapshot(), row, GetCurrentCommandId(true), mode, LockWaitSkip,
-                         one_snapshot ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
-    if (result == TM_Ok)
-      append_row(found, row, columns);
-    else if (one_snapshot && (result == TM_Updated || result == TM_Deleted))
-      ereport(ERROR,
-              (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-               errmsg("could not serialize access due to a concurrent change of \"%s\" in ops.%s", key, columns.table),
-               errhint("Do the transaction again.")));
+    if (lock_found_row(open, tuple, mode, row)) append_row(found, row, columns);
     ExecDropSingleTupleTableSlot(row);
   }
-  end_scan(open);
+  end_index_scan(open);
+  return found;
+}
+
+bool is_there(const Columns& columns, const char* key) {
+  IndexScan open = begin_scan(columns.table, columns.index, key, AccessShareLock);
+  const bool found = next_row(open, ForwardScanDirection) != nullptr;
+  end_index_scan(open);
   return found;
 }
 
 int64 largest_of(const char* table_name, const char* key) {
-  KeyScan open = begin_scan(table_name, key, AccessShareLock);
+  IndexScan open = begin_scan(table_name, nullptr, key, AccessShareLock);
   int64 largest = 0;
-  if (HeapTuple tuple = systable_getnext_ordered(open.scan, BackwardScanDirection)) {
+  if (HeapTuple tuple = next_row(open, BackwardScanDirection)) {
     bool is_null = false;
     const Datum value =
         heap_getattr(tuple, open.index->rd_index->indkey.values[1], RelationGetDescr(open.table), &is_null);
     largest = DatumGetInt32(value);
   }
-  end_scan(open);
+  end_index_scan(open);
   return largest;
 }
 
 }  // namespace
 
 Rows StoredTable::rows(const std::string& key) const {
-  const Columns columns{name_, columns_, column_count_, numbers_};
+  const Columns columns{name_, index_, columns_, column_count_, numbers_};
   const RawRows raw = guarded([&] { return read_rows(columns, key.c_str()); });
   return {raw.rows, column_count_, raw.cells};
 }
 
 Rows StoredTable::lock(const std::string& key, RowLock mode) const {
-  const Columns columns{name_, columns_, column_count_, numbers_};
+  const Columns columns{name_, index_, columns_, column_count_, numbers_};
   const LockTupleMode server_mode = mode == RowLock::update ? LockTupleExclusive : LockTupleNoKeyExclusive;
   const RawRows raw = guarded([&] { return lock_row(columns, key.c_str(), server_mode); });
   return {raw.rows, column_count_, raw.cells};
+}
+
+bool StoredTable::has(const std::string& key) const {
+  const Columns columns{name_, index_, columns_, column_count_, numbers_};
+  return guarded([&] { return is_there(columns, key.c_str()); });
 }
 
 std::int64_t StoredTable::largest(const std::string& key) const {

@@ -9,6 +9,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/ready_floors.hpp"
+#include "pg/ready_runs.hpp"
 #include "pg/server_time.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/statement.hpp"
@@ -43,15 +44,6 @@ Statement make_due_ready_statement(R"sql(
 Statement next_later_statement(R"sql(
   SELECT (extract(epoch FROM q.available_at) * 1000000)::bigint FROM ops.run_queue q
    WHERE q.state = 'later' ORDER BY q.available_at LIMIT 1)sql");
-
-Statement candidates_statement(R"sql(
-  SELECT q.run_id, q.env_id
-    FROM {f(priority int, since timestamptz)}
-   CROSS JOIN LATERAL (
-     SELECT q.run_id, q.env_id FROM ops.run_queue q
-      WHERE q.state = 'ready' AND q.priority = f.priority AND q.available_at >= f.since AND q.env_id <> ALL ($3)
-      ORDER BY q.available_at, q.run_id LIMIT $4 FOR UPDATE SKIP LOCKED) q
-   LIMIT $4)sql");
 
 constexpr const char* run_columns[] = {"status"};
 const StoredTable runs_table("runs", run_columns);
@@ -166,11 +158,18 @@ struct Candidates {
   }
 };
 
-Candidates find_candidates(const Places& places, const TextColumn& passed_over, int window) {
+/// The first ready runs of places, locked, at most `window`; without those that another session holds.
+Candidates find_candidates(const Places& places, const std::set<std::string>& passed_over, std::size_t window) {
+  std::vector<const char*> environments;
+  for (const std::string& env_id : passed_over) environments.push_back(env_id.c_str());
   Candidates candidates;
-  if (places.priority.empty()) return candidates;
-  const Rows rows = candidates_statement.run({places.priority, places.since, passed_over, window});
-  for (std::size_t i = 0; i < rows.size(); ++i) candidates.add(rows.text(i, 0), rows.text(i, 1));
+  for (std::size_t i = 0; i < places.priority.size() && candidates.size() < window; ++i) {
+    const ReadyPlace place{places.priority[i], server_time(*places.since[i])};
+    const std::size_t left = window - candidates.size();
+    const ReadyRuns found =
+        guarded([&] { return lock_ready_runs(place, environments.data(), environments.size(), left); });
+    for (std::size_t row = 0; row < found.count; ++row) candidates.add(found.runs[row].run_id, found.runs[row].env_id);
+  }
   return candidates;
 }
 
@@ -246,7 +245,7 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const Locked
 
 /// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
 void block(const Candidates& candidates, const std::set<std::string>& won, const Locked& locked,
-           const TextColumn& claimed, TextColumn& passed_over) {
+           const TextColumn& claimed, std::set<std::string>& passed_over) {
   TextColumn rest;
   std::set<std::string> environments, open;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -259,19 +258,20 @@ void block(const Candidates& candidates, const std::set<std::string>& won, const
   if (!open.empty()) full = full_environments_statement.run({column_of(open), claimed}).first_column();
   if (!full.empty()) block_statement.run({std::move(rest), column_of(full)});
   for (const std::string& env_id : environments)
-    if (!full.contains(env_id)) passed_over.emplace_back(env_id);
+    if (!full.contains(env_id)) passed_over.insert(env_id);
 }
 
 }  // namespace
 
 TextColumn take_slots(const std::string& worker_id, int limit) {
   const Places places = find_places();
-  TextColumn claimed, passed_over;
+  TextColumn claimed;
+  std::set<std::string> passed_over;
   int left = limit;
   int window = limit;
   bool all_examined = false;
   for (int round = 0; round < most_rounds; ++round) {
-    const Candidates candidates = find_candidates(places, passed_over, window);
+    const Candidates candidates = find_candidates(places, passed_over, static_cast<std::size_t>(window));
     all_examined = candidates.size() == 0;
     if (all_examined) break;
     const Locked locked = lock(candidates);
