@@ -13,6 +13,7 @@
 #include "pg/ready_floors.hpp"
 #include "pg/run_row.hpp"
 #include "pg/server_time.hpp"
+#include "pg/shared_memory.hpp"
 #include "pg/statement.hpp"
 #include "pg/stored_rows.hpp"
 
@@ -209,6 +210,7 @@ Rows insert(const Request& request) {
 
 Datum ops_queue_run(PG_FUNCTION_ARGS) {
   using namespace ops::pg;
+  expect_run();
   InitMaterializedSRF(fcinfo, 0);
   return entry([&]() -> Datum {
     guarded([] { SPI_connect(); });

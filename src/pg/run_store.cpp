@@ -353,8 +353,9 @@ struct EventColumns {
 
 class RunTransaction final : public StoreTransaction {
  public:
-  RunTransaction(const std::string& worker_id, std::unordered_map<std::string, KnownEvents>& known)
-      : worker_id_(worker_id), known_(known), transaction_("recording runs") {}
+  RunTransaction(const std::string& worker_id, std::unordered_map<std::string, KnownEvents>& known,
+                 const char* what = "recording runs")
+      : worker_id_(worker_id), known_(known), transaction_(what) {}
   ~RunTransaction() override {
     for (const std::string& run_id : told_) known_.erase(run_id);  // not committed: nothing was told
   }
@@ -371,6 +372,18 @@ class RunTransaction final : public StoreTransaction {
     for (const ClaimedRun& run : runs)
       open_claims_.emplace(run.facts.run_id, OpenClaim{run.claim_token, last.at(run.facts.run_id)});
     return runs;
+  }
+
+  void rehearse_claim() {
+    rehearse_take_slots();
+    const std::string nobody;
+    for (const StoredTable* table : {&runs_table, &environments_table, &projects_table, &phases_table})
+      (void)table->rows(nobody);
+    (void)events_table.largest(nobody);
+    RunWrites nothing;
+    nothing.claim_token = new_uuid();
+    nothing.status = RunStatus::running;
+    record({nothing});
   }
 
   std::set<std::string> record(const std::vector<RunWrites>& writes) override {
@@ -631,6 +644,12 @@ RunStore::SafetyReport RunStore::safety_check() {
   for (std::size_t i = 0; i < secrets.size(); ++i) report.missing_secrets.push_back(secrets.text(i, 0));
   transaction.commit(false);
   return report;
+}
+
+void RunStore::rehearse_claim() {
+  RunTransaction transaction(worker_id_, known_, "getting ready for a run");
+  transaction.rehearse_claim();
+  transaction.commit(false);
 }
 
 void RunStore::requeue_waiting_for_secret(const std::string& name) {

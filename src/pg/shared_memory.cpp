@@ -9,6 +9,9 @@ namespace {
 
 constexpr const char* tranche_name = "ops_runner";
 
+/// A worker that has not turned for so long has lost the caches of its processor to others.
+constexpr TimestampTz cold_after = 5 * USECS_PER_SEC / 1000;
+
 SharedState* state = nullptr;
 shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
@@ -160,6 +163,20 @@ void ring(Oid database, Bell bell) noexcept {
   LWLockRelease(state->lock);
   if (latch != nullptr && latch != MyLatch && news) SetLatch(latch);
   if (entry != nullptr) ConditionVariableBroadcast(&entry->changed);
+}
+
+void expect_run() noexcept {
+  if (state == nullptr) return;
+  const TimestampTz now = GetCurrentTimestamp();
+  Latch* latch = nullptr;
+  LWLockAcquire(state->lock, LW_EXCLUSIVE);
+  DatabaseEntry* entry = find_entry(MyDatabaseId);
+  if (entry != nullptr && !entry->run_expected && now - entry->turned_at > cold_after) {
+    entry->run_expected = true;
+    latch = entry->latch;
+  }
+  LWLockRelease(state->lock);
+  if (latch != nullptr) SetLatch(latch);
 }
 
 void ring_at_commit(Bell bell) {

@@ -34,8 +34,10 @@ struct DatabaseEntry {
   bool start_wanted;  ///< CREATE EXTENSION was committed: the launcher looks at this database again
   bool queue_rung;
   bool cancel_rung;
-  bool check_wanted;  ///< the worker shall see whether its extension is still there and armed
-  TimestampTz since;  ///< of the state
+  bool run_expected;      ///< a run is about to be queued
+  bool check_wanted;      ///< the worker shall see whether its extension is still there and armed
+  TimestampTz since;      ///< of the state
+  TimestampTz turned_at;  ///< end of the worker's last turn
   int running_runs;
   int requests_in_flight;
   int64 claimed;
@@ -78,6 +80,8 @@ struct Bell {
 void ring(Oid database, Bell bell) noexcept;
 /// The same when the current transaction commits; nothing when it does not.
 void ring_at_commit(Bell bell);
+/// A run is about to be queued: a worker that has idled for a while gets ready for it meanwhile.
+void expect_run() noexcept;
 /// What the current transaction has told is kept until it ends, and then applied or dropped.
 void watch_transaction_end();
 /// When the current transaction commits, the launcher looks at this database.

@@ -26,6 +26,8 @@ namespace {
 /// Largest number of runs examined at once while runs that cannot be claimed now stand before others.
 constexpr int widest_window = 1000;
 constexpr int most_rounds = 64;
+/// No run has it.
+constexpr int beyond_all_priorities = highest_priority + 1;
 /// Floors are raised at once after a claim of more runs: so many dead index entries would have to be read again.
 constexpr std::size_t many_claims = 64;
 
@@ -299,6 +301,15 @@ TextColumn take_slots(const std::string& worker_id, int limit) {
   // Now and then, and after many: a floor that is somewhat low costs less than finding it.
   if (places.raise_due || window > limit || claimed.size() > many_claims) raise_floors(places);
   return claimed;
+}
+
+void rehearse_take_slots() {
+  Candidates nobody;
+  nobody.add("", "");
+  guarded([] { (void)lock_ready_runs({beyond_all_priorities, 0}, nullptr, 0, 1); });
+  (void)lock(nobody);
+  (void)free_slots("", 1, 1);
+  leave_queue_statement.run({std::move(nobody.run_id)});
 }
 
 }  // namespace ops::pg

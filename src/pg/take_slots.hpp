@@ -17,4 +17,8 @@ namespace ops::pg {
 /// @return run ids in claim order @throws PgError
 TextColumn take_slots(const std::string& worker_id, int limit);
 
+/// Does what a claim of one run does, for a run that does not exist. Changes nothing. Where SPI is connected.
+/// @throws PgError
+void rehearse_take_slots();
+
 }  // namespace ops::pg

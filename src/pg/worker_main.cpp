@@ -266,6 +266,7 @@ class Worker {
     loop_.adopt(store_.take_over({}));
     while (still_wanted()) {
       take_bells();
+      if (std::exchange(run_expected_, false)) get_ready();
       http_.advance();
       bool more = false;
       try {
@@ -299,7 +300,17 @@ class Worker {
     if (loop_.can_take_runs() && std::exchange(entry->queue_rung, false)) loop_.ring_queue();
     if (std::exchange(entry->cancel_rung, false)) loop_.ring_cancel();
     if (std::exchange(entry->check_wanted, false)) next_check_ = SteadyTime{};
+    run_expected_ = std::exchange(entry->run_expected, false) && loop_.can_take_runs();
     LWLockRelease(state->lock);
+  }
+
+  /// While the session that queues a run is still at it. What is wrong here the claim will say.
+  void get_ready() {
+    try {
+      store_.rehearse_claim();
+    } catch (const std::exception&) {
+      abort_open_transaction();
+    }
   }
 
   /// The slow safety check, each poll_interval, and at once when a bell asked for it.
@@ -339,6 +350,7 @@ class Worker {
     SharedState* state = shared_state();
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     DatabaseEntry* entry = find_entry(MyDatabaseId);
+    entry->turned_at = GetCurrentTimestamp();
     entry->running_runs = static_cast<int>(loop_.running());
     entry->requests_in_flight = static_cast<int>(http_.in_flight());
     entry->claimed = static_cast<int64>(loop_.counters().claimed);
@@ -417,6 +429,7 @@ class Worker {
   std::uint64_t published_commits_ = 0;
   std::string shown_activity_;
   bool has_turned_ = false;
+  bool run_expected_ = false;
 };
 
 /// Where memory runs out, the runs are dropped from it and taken up again, as after a restart. The process ends only

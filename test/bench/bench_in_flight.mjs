@@ -1,5 +1,5 @@
 // Target 5: runs that each wait five seconds, for an answer or by a timer, in one worker.
-import { configure, curlLimit, Database, freePort, letRun, noopPhases, processFacts, quantile, slowServer, sleep, statements } from './harness.mjs';
+import { configure, curlLimit, Database, freePort, isolate, letRun, noopPhases, processFacts, quantile, slowServer, sleep, statements } from './harness.mjs';
 
 const waitMs = 5_000;
 
@@ -50,6 +50,7 @@ async function latencyBeside(count, phase, url, samples, server) {
   const database = await prepare(count, phase, url);
   await database.analyze();
   await letRun(2 * count);
+  await isolate((await database.status()).pid);
   await queueBeside(database, 50);
   const idle = p99(await queueBeside(database, samples));
   await queueHeld(database, count);

@@ -1,6 +1,6 @@
 // Target 1: from the moment the client has read that its commit is done to the request of the run's first phase on the wire
 // (read by a server on loopback). Peers: to the first line of their handler. One clock for all.
-import { configure, Database, freePort, letRun, peer, quantile, slowServer, statements, until } from './harness.mjs';
+import { configure, Database, freePort, isolate, letRun, peer, quantile, slowServer, statements, until } from './harness.mjs';
 
 const pauses = [20, 60];
 const requests = [{ name: 'request', kind: 'bench_requests' }];
@@ -28,6 +28,7 @@ async function ours(bench, ports, others, count) {
   const database = await Database.create('pickup');
   await database.environments(1, { prefix: 'free', phases: requests, url: `http://127.0.0.1:${ports[0]}` });
   await letRun(1000);
+  await isolate((await database.status()).pid);
   if (others) {
     await database.environments(1, { phases: requests, url: `http://127.0.0.1:${ports[1]}` });
     await database.queue(others, { environments: 1, metadata: { requests: 3600 } });
@@ -46,6 +47,7 @@ async function graphile(count) {
   const program = peer('graphile-worker', ['listen'], database.name);
   if (!program) return null;
   await program.line('ready');
+  await isolate(program.child.pid);
   const add = `SELECT (graphile_worker.add_job('noop', '{}')).id`;
   await statements(database.name, 20, ...pauses, add);
   const queued = await statements(database.name, count, ...pauses, add);

@@ -2,6 +2,7 @@
 import { execFile, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -219,9 +220,21 @@ export async function slowServer(port, delayMs) {
   return server;
 }
 
+/**
+ * Who measures and what is measured each have their processor, where there are two: a client that waits for the processor on
+ * which the worker has just begun hears of its commit when the worker is done. Both, and the server process of the client, may
+ * run anywhere otherwise.
+ */
+const processors = os.cpus().length > 1 ? { measuring: 0, measured: 1 } : null;
+
+/** Keeps a process that is measured to its processor. */
+export async function isolate(pid) {
+  if (processors) await run('taskset', ['-acp', processors.measured, pid]);
+}
+
 /** One statement at a time with random pauses: [{begin, end, value}], nanoseconds. */
 export async function statements(database, count, minMs, maxMs, sql) {
-  const { stdout } = await run(`${built}/probe`, ['statements', count, minMs, maxMs, sql],
+  const { stdout } = await run(`${built}/probe`, ['statements', count, minMs, maxMs, sql, processors?.measuring ?? -1],
                                { env: { ...process.env, PGDATABASE: database }, maxBuffer: 1 << 28 });
   return stdout.trim().split('\n').map((line) => {
     const [, begin, end, value] = line.split(' ');

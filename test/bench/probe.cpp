@@ -3,12 +3,14 @@
 //   probe serve PORT DELAY_MS        an HTTP/1.1 server on loopback that answers each request DELAY_MS after it came;
 //   prints
 //                                    `arrival NS PATH` for each request, and `ready` first
-//   probe statements COUNT MIN_MS MAX_MS SQL
+//   probe statements COUNT MIN_MS MAX_MS SQL PROCESSOR
 //                                    one statement at a time through libpq, with a random pause in between; prints
-//                                    `statement BEGIN_NS END_NS FIRST_COLUMN` when its answer was read
+//                                    `statement BEGIN_NS END_NS FIRST_COLUMN` when its answer was read. It and its
+//                                    server process keep to that processor (-1: to none)
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -140,8 +142,19 @@ class Server {
   std::deque<Due> due_;
 };
 
-int run_statements(int count, double min_ms, double max_ms, const char* sql) {
+void keep_to(int processor, pid_t process) {
+  cpu_set_t processors;
+  CPU_ZERO(&processors);
+  CPU_SET(static_cast<unsigned>(processor), &processors);
+  if (sched_setaffinity(process, sizeof processors, &processors) != 0) die("sched_setaffinity");
+}
+
+int run_statements(int count, double min_ms, double max_ms, const char* sql, int processor) {
   PGconn* connection = PQconnectdb("");
+  if (processor >= 0) {
+    keep_to(processor, 0);
+    keep_to(processor, PQbackendPID(connection));
+  }
   std::mt19937_64 random(1);
   std::uniform_real_distribution<double> pause_ms(min_ms, max_ms);
   for (int i = 0; i < count; ++i) {
@@ -165,8 +178,9 @@ int run_statements(int count, double min_ms, double max_ms, const char* sql) {
 int main(int count, char** arguments) {
   const std::string what = count > 1 ? arguments[1] : "";
   if (what == "serve" && count == 4) Server(std::atoi(arguments[2]), std::atoll(arguments[3]) * 1'000'000).run();
-  if (what == "statements" && count == 6)
-    return run_statements(std::atoi(arguments[2]), std::atof(arguments[3]), std::atof(arguments[4]), arguments[5]);
-  std::fputs("probe: serve PORT DELAY_MS | statements COUNT MIN_MS MAX_MS SQL\n", stderr);
+  if (what == "statements" && count == 7)
+    return run_statements(std::atoi(arguments[2]), std::atof(arguments[3]), std::atof(arguments[4]), arguments[5],
+                          std::atoi(arguments[6]));
+  std::fputs("probe: serve PORT DELAY_MS | statements COUNT MIN_MS MAX_MS SQL PROCESSOR\n", stderr);
   return 2;
 }

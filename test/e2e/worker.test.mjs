@@ -122,6 +122,30 @@ test('F26 nothing of the worker is open while 20 requests hang', async () => {
   for (const run of runs) assert.equal((await world.finished(run)).status, 'cancelled');
 });
 
+// An idle worker gets ready while a run is being queued ---------------------------------------------------------------
+
+test('an idle worker rehearses a claim when a run is about to be queued; rolled back, nothing has happened', async () => {
+  const environment = await world.environment('rehearsed', smoke);
+  const before = await world.worker();
+  const lastText = async () => (await world.db.query('SELECT query FROM pg_stat_activity WHERE pid = $1', [before.pid])).rows[0].query;
+  const session = await client();
+  await eventually('the worker gets ready', async () => {
+    await session.query('BEGIN');
+    await session.query(`SELECT run_id FROM ops.queue_run('acme', $1, '0123456789abcdef', 'main')`, [environment]);
+    const ready = (await lastText()) === 'getting ready for a run';
+    await session.query('ROLLBACK');
+    return ready;
+  });
+  await session.end();
+  const { rows } = await world.db.query(`
+    SELECT (SELECT count(*)::int FROM ops.runs WHERE env_id = $1) AS runs, (SELECT count(*)::int FROM ops.run_slots) AS slots,
+           (SELECT count(*)::int FROM ops.run_queue) AS queued, (SELECT count(*)::int FROM ops.run_events WHERE run_id = '') AS events`, [environment]);
+  assert.deepEqual(rows[0], { runs: 0, slots: 0, queued: 0, events: 0 });
+  const { pid, last_error: error } = await world.worker();
+  assert.deepEqual([pid, error], [before.pid, before.last_error]);
+  assert.equal((await world.perform(environment)).status, 'success');
+});
+
 // F32, F35: prepared transactions ring no bell -----------------------------------------------------------------------
 
 test('F32 F35 a run queued by a prepared transaction starts at the next safety check; a rolled back one never', async () => {
