@@ -16,10 +16,12 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -156,6 +158,16 @@ inline Oid primary_key_index(Relation relation) {
   return RelationGetPrimaryKeyIndex(relation, false);
 #else
   return RelationGetPrimaryKeyIndex(relation);
+#endif
+}
+
+/// Of a row that was just inserted, in all indexes. Raises 23505.
+inline void insert_index_entries(ResultRelInfo* table, TupleTableSlot* row, EState* state) {
+  if (table->ri_NumIndices == 0) return;
+#if PG_VERSION_NUM >= 160000
+  ExecInsertIndexTuples(table, row, state, false, false, nullptr, nullptr, false);
+#else
+  ExecInsertIndexTuples(table, row, state, false, false, nullptr, nullptr);
 #endif
 }
 

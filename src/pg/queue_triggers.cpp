@@ -13,6 +13,7 @@
 #include "core/redact.hpp"
 
 #include "pg/boundary.hpp"
+#include "pg/insert.hpp"
 #include "pg/ready_floors.hpp"
 #include "pg/run_row.hpp"
 #include "pg/server_time.hpp"
@@ -35,19 +36,26 @@ namespace {
 constexpr const char* environment_columns[] = {"project_id", "env_type", "config"};
 const StoredTable environments_table("environments", environment_columns);
 
-Statement add_phases_statement(R"sql(
-  INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, needs, config, timeout, state)
-  SELECT u.run_id, u.phase_no, u.phase, u.kind, u.needs::text[], u.config::jsonb, u.timeout_ms * interval '1 ms', u.state
-    FROM {u(run_id text, phase_no int, phase text, kind text, needs text, config text, timeout_ms bigint, state text)})sql");
+constexpr const char* phase_columns[] = {"run_id",  "phase_no", "phase",   "kind",       "needs",  "config",
+                                         "timeout", "state",    "attempt", "remembered", "outcome"};
+Insert insert_phases("run_phases", phase_columns, R"sql(
+  INSERT INTO ops.run_phases (run_id, phase_no, phase, kind, needs, config, timeout, state, attempt, remembered, outcome)
+  SELECT u.run_id, u.phase_no, u.phase, u.kind, u.needs::text[], u.config::jsonb, u.timeout_ms * interval '1 ms', u.state,
+         u.attempt, u.remembered::jsonb, u.outcome::jsonb
+    FROM {u(run_id text, phase_no int, phase text, kind text, needs text, config text, timeout_ms bigint, state text,
+            attempt int, remembered text, outcome text)})sql");
 
-Statement add_to_queue_statement(R"sql(
+constexpr const char* added_queue_columns[] = {"run_id", "env_id", "priority", "available_at", "state"};
+Insert insert_into_queue("run_queue", added_queue_columns, R"sql(
   INSERT INTO ops.run_queue (run_id, env_id, priority, available_at, state)
   SELECT u.run_id, u.env_id, u.priority, u.available_at, u.state
     FROM {u(run_id text, env_id text, priority int, available_at timestamptz, state text)})sql");
 
-Statement add_events_statement(R"sql(
-  INSERT INTO ops.run_events (run_id, seq, level, message, payload)
-  SELECT u.run_id, 1, 'info', u.message, u.payload::jsonb FROM {u(run_id text, message text, payload text)})sql");
+constexpr const char* event_columns[] = {"run_id", "seq", "level", "message", "payload", "created_at"};
+Insert insert_events("run_events", event_columns, R"sql(
+  INSERT INTO ops.run_events (run_id, seq, level, message, payload, created_at)
+  SELECT u.run_id, u.seq, u.level, u.message, u.payload::jsonb, u.created_at
+    FROM {u(run_id text, seq int, level text, message text, payload text, created_at timestamptz)})sql");
 
 Statement disarm_statement(R"sql(
   UPDATE ops.armed_identity SET disarmed_because = 'history was restored into this database'
@@ -210,7 +218,7 @@ bool add_to_queue(const std::vector<const Row*>& rows) {
     guarded([&] { is_later ? note_later(since) : note_ready(row->priority, since); });
     one_is_later |= is_later;
   }
-  add_to_queue_statement.run(
+  insert_into_queue.run(
       {std::move(run_id), std::move(env_id), std::move(priority), std::move(available_at), std::move(state)});
   return one_is_later;
 }
@@ -300,19 +308,23 @@ void add_phases(const std::vector<const Row*>& rows) {
       state.emplace_back(std::string(to_string(planned.state)));
     }
   }
-  add_phases_statement.run({std::move(run_id), std::move(phase_no), std::move(phase), std::move(kind), std::move(needs),
-                            std::move(config), std::move(timeout_ms), std::move(state)});
+  const std::size_t count = run_id.size();
+  insert_phases.run({std::move(run_id), std::move(phase_no), std::move(phase), std::move(kind), std::move(needs),
+                     std::move(config), std::move(timeout_ms), std::move(state), IntColumn(count, 0),
+                     TextColumn(count, "{}"), TextColumn(count, "{}")});
 }
 
 void tell_queued(const std::vector<const Row*>& rows) {
   TextColumn run_id, message, payload;
+  const WallTime now = wall_time(GetCurrentTimestamp());
   for (const Row* row : rows) {
     run_id.emplace_back(row->run_id);
     message.emplace_back(clean_text(redact(std::string(to_string(row->status)) + " by " + row->requested_by + ": " +
                                            row->git_ref + " for " + row->env_id)));
     payload.emplace_back(dump_json(Json{{"git_sha", row->git_sha}, {"git_ref", row->git_ref}}));
   }
-  add_events_statement.run({std::move(run_id), std::move(message), std::move(payload)});
+  insert_events.run({std::move(run_id), IntColumn(rows.size(), 1), TextColumn(rows.size(), "info"), std::move(message),
+                     std::move(payload), TimeColumn(rows.size(), now)});
 }
 
 void queue_new_runs(FunctionCallInfo fcinfo) {

@@ -7,6 +7,7 @@
 #include "core/json.hpp"
 
 #include "pg/definition_functions.hpp"
+#include "pg/insert.hpp"
 #include "pg/stored_rows.hpp"
 #include "pg/take_slots.hpp"
 #include "pg/transaction.hpp"
@@ -94,7 +95,9 @@ StoreStatement last_events_statement(R"sql(
   SELECT u.run_id, (SELECT coalesce(max(e.seq), 0) FROM ops.run_events e WHERE e.run_id = u.run_id)
     FROM {u(run_id text)})sql");
 
-StoreStatement record_events_statement(R"sql(
+constexpr const char* event_columns[] = {"run_id",  "seq",   "level",      "message",
+                                         "payload", "phase", "created_at", "event_key"};
+Insert insert_events("run_events", event_columns, R"sql(
   INSERT INTO ops.run_events (run_id, seq, level, message, payload, phase, created_at, event_key)
   SELECT u.run_id, u.seq, u.level, u.message, u.payload::jsonb, u.phase, u.created_at, u.event_key
     FROM {u(run_id text, seq int, level text, message text, payload text, phase text, created_at timestamptz,
@@ -324,9 +327,6 @@ std::optional<std::string> or_null(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(dump_json(json));
 }
 
-/// So many single rows take less time than one set.
-constexpr std::size_t few_events = 3;
-
 struct EventColumns {
   TextColumn run_id, level, message, payload, phase, event_key;
   IntColumn seq;
@@ -342,12 +342,14 @@ struct EventColumns {
     created_at.emplace_back(event.created_at);
     event_key.push_back(or_null(event.once));
   }
-  /// Records what was added, and is empty again.
   void insert() {
-    EventColumns taken = std::exchange(*this, {});
-    record_events_statement.run({std::move(taken.run_id), std::move(taken.seq), std::move(taken.level),
-                                 std::move(taken.message), std::move(taken.payload), std::move(taken.phase),
-                                 std::move(taken.created_at), std::move(taken.event_key)});
+    if (run_id.empty()) return;
+    try {
+      insert_events.run({std::move(run_id), std::move(seq), std::move(level), std::move(message), std::move(payload),
+                         std::move(phase), std::move(created_at), std::move(event_key)});
+    } catch (const PgError&) {
+      throw_as_store_failure();
+    }
   }
 };
 
@@ -503,21 +505,15 @@ class RunTransaction final : public StoreTransaction {
 
   void record_events(const std::vector<RunWrites>& writes, const Ours& ours) {
     const LastEvents last = last_events(writes, ours);
-    std::size_t count = 0;
-    for (const RunWrites& write : writes)
-      if (last.contains(write.run_id)) count += write.events.size();
     EventColumns columns;
     for (const RunWrites& write : writes) {
       const auto found = last.find(write.run_id);
       if (found == last.end()) continue;
       std::int64_t number = found->second;
-      for (const EventRecord& event : write.events) {
-        columns.add(write.run_id, ++number, event);
-        if (count <= few_events) columns.insert();
-      }
+      for (const EventRecord& event : write.events) columns.add(write.run_id, ++number, event);
       remember(write, ours.at(write.run_id), number);
     }
-    if (count > few_events) columns.insert();
+    columns.insert();
   }
 
   /// For the next turn of this run.
