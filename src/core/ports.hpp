@@ -75,6 +75,7 @@ struct ClaimedRun {
 };
 
 struct PhaseWrite {
+  int phase_no = 0;
   std::string name;
   PhaseState state = PhaseState::running;
   int attempt = 1;

@@ -208,6 +208,7 @@ PhaseWrite& RunExecution::phase_write(const PhaseFacts& phase) {
   const auto found = std::ranges::find(writes_.phases, phase.name, &PhaseWrite::name);
   if (found != writes_.phases.end()) return *found;
   PhaseWrite write;
+  write.phase_no = phase.phase_no;
   write.name = phase.name;
   write.state = phase.state;
   write.attempt = phase.attempt;
@@ -339,6 +340,7 @@ std::vector<PhaseWrite> RunExecution::phases_given_up(const RunWrites& unstored)
     const bool is_unstored = std::ranges::find(unstored.phases, phase.name, &PhaseWrite::name) != unstored.phases.end();
     if (is_final(phase.state) && !is_unstored) continue;
     PhaseWrite write;
+    write.phase_no = phase.phase_no;
     write.name = phase.name;
     write.attempt = phase.attempt;
     write.started_at = phase.started_at;

@@ -25,8 +25,8 @@ bool fires_on_insert(const TriggerDesc* triggers) {
   if (triggers == nullptr) return false;
   for (int i = 0; i < triggers->numtriggers; ++i) {
     const Trigger& trigger = triggers->triggers[i];
-    const char other_role = SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ? TRIGGER_FIRES_ON_ORIGIN
-                                                                                       : TRIGGER_FIRES_ON_REPLICA;
+    const char other_role =
+        SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ? TRIGGER_FIRES_ON_ORIGIN : TRIGGER_FIRES_ON_REPLICA;
     if (TRIGGER_FOR_INSERT(trigger.tgtype) && trigger.tgenabled != TRIGGER_DISABLED && trigger.tgenabled != other_role)
       return true;
   }
@@ -36,8 +36,8 @@ bool fires_on_insert(const TriggerDesc* triggers) {
 /// Nothing but insertion into heap and indexes happens to a row, whoever the caller is.
 bool is_plain(Relation table) {
   const TupleConstr* constraints = RelationGetDescr(table)->constr;
-  return table->rd_rel->relkind == RELKIND_RELATION && !fires_on_insert(table->trigdesc) && table->rd_rules == nullptr &&
-         !table->rd_rel->relrowsecurity && !XactReadOnly &&
+  return table->rd_rel->relkind == RELKIND_RELATION && !fires_on_insert(table->trigdesc) &&
+         table->rd_rules == nullptr && !table->rd_rel->relrowsecurity && !XactReadOnly &&
          (constraints == nullptr || (constraints->num_check == 0 && !constraints->has_generated_stored)) &&
          pg_class_aclcheck(RelationGetRelid(table), GetUserId(), ACL_INSERT) == ACLCHECK_OK;
 }

@@ -11,8 +11,8 @@ namespace ops::pg {
 /// INSERT of a set of rows into a table of the schema ops, prepared once per process and run any number of times.
 ///
 /// Rows are written directly where nothing else would happen to them: the role may insert, no trigger of the table
-/// fires (so it has no foreign keys), and it has no checks, rules, policies or generated columns, and every column that is not given may be null.
-/// Everywhere else the statement does it.
+/// fires (so it has no foreign keys), and it has no checks, rules, policies or generated columns, and every column that
+/// is not given may be null. Everywhere else the statement does it.
 class Insert {
  public:
   static constexpr std::size_t most_columns = 16;

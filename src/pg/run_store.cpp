@@ -108,9 +108,9 @@ StoreStatement record_phases_statement(R"sql(
      SET state = u.state, attempt = u.attempt, started_at = u.started_at, finished_at = u.finished_at,
          remembered = CASE WHEN u.remembered IS NULL THEN p.remembered ELSE p.remembered || u.remembered::jsonb END,
          outcome = CASE WHEN u.outcome IS NULL THEN p.outcome ELSE u.outcome::jsonb END
-    FROM {u(run_id text, phase text, state text, attempt int, started_at timestamptz, finished_at timestamptz,
+    FROM {u(run_id text, phase_no int, state text, attempt int, started_at timestamptz, finished_at timestamptz,
            remembered text, outcome text)}
-   WHERE p.run_id = u.run_id AND p.phase = u.phase)sql");
+   WHERE p.run_id = u.run_id AND p.phase_no = u.phase_no)sql");
 
 StoreStatement record_effects_statement(R"sql(
   INSERT INTO ops.effects AS e (run_id, phase, effect_key, kind, state, attempt, target, request_hash, outcome, settled_at)
@@ -530,14 +530,14 @@ class RunTransaction final : public StoreTransaction {
   }
 
   static void record_phases(const std::vector<RunWrites>& writes, const Ours& ours) {
-    TextColumn run_id, phase, state, remembered, outcome;
-    IntColumn attempt;
+    TextColumn run_id, state, remembered, outcome;
+    IntColumn phase_no, attempt;
     TimeColumn started_at, finished_at;
     for (const RunWrites& write : writes) {
       if (!ours.contains(write.run_id)) continue;
       for (const PhaseWrite& change : write.phases) {
         run_id.emplace_back(write.run_id);
-        phase.emplace_back(change.name);
+        phase_no.push_back(change.phase_no);
         state.emplace_back(std::string(to_string(change.state)));
         attempt.push_back(change.attempt);
         started_at.push_back(change.started_at);
@@ -547,7 +547,7 @@ class RunTransaction final : public StoreTransaction {
       }
     }
     if (run_id.empty()) return;
-    record_phases_statement.run({std::move(run_id), std::move(phase), std::move(state), std::move(attempt),
+    record_phases_statement.run({std::move(run_id), std::move(phase_no), std::move(state), std::move(attempt),
                                  std::move(started_at), std::move(finished_at), std::move(remembered),
                                  std::move(outcome)});
   }
