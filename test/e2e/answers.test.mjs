@@ -131,7 +131,7 @@ test('I45 of two workflow runs with our token the older is kept and the other is
 
 test('I45 where both workflow runs with our token have succeeded a person decides which one counts', async () => {
   for (const how of ['lost', 'plain204']) {
-    world.services.github.outcome = { twins: true, listAfterMs: 1500, plain204: how === 'plain204' };
+    world.services.github.outcome = { twins: true, listEnded: true, plain204: how === 'plain204' };
     const run = await queue(`decided-${how}`, { github: { search_window: '20 s' } });
     if (how === 'lost') run.fault('github', { operation: 'actions/create-workflow-dispatch', drop: 'after' });
     const runId = await run.start();

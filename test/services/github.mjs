@@ -15,7 +15,7 @@ export class Github {
     this.runs = new Map();
     this.installationTokens = new Set();
     this.nextId = 9_007_199_254; // ids are 64 bits wide
-    this.outcome = {}; // {conclusion, failingStep, neverEnds, plain204, noArtifact, wrongDigest, listAfterMs, visibleAfterMs, twins, logBytes}
+    this.outcome = {}; // {conclusion, failingStep, neverEnds, plain204, noArtifact, wrongDigest, listAfterMs, listEnded, visibleAfterMs, twins, logBytes}
     this.clockOffsetMs = 0; // of this service's clock against the real one
     this.service = new HttpService('github', journal, (request, body) => this.#respond(request, body));
     this.service.operationOf = (request) => this.api && check(this.api, request, Buffer.alloc(0)).operation;
@@ -110,9 +110,9 @@ export class Github {
       case 'actions/list-workflow-runs': {
         const since = asked.query.created?.replace(/^>=/, '') ?? '1970-01-01T00:00:00Z';
         const visibleUntil = Date.now() - (this.outcome.listAfterMs ?? 0);
-        for (const r of this.runs.values()) if (r.repo === repo) this.#status(r); // what is not shown yet goes on as well
-        const found = [...this.runs.values()].filter((r) => r.repo === repo && r.workflow === p.workflow_id &&
-          r.createdAt >= Date.parse(since) && r.createdAt <= visibleUntil);
+        const all = [...this.runs.values()].filter((r) => r.repo === repo && r.workflow === p.workflow_id);
+        const haveEnded = all.map((r) => this.#status(r)).every((status) => status === 'completed'); // what is not shown goes on as well
+        const found = all.filter((r) => r.createdAt >= Date.parse(since) && r.createdAt <= visibleUntil && (haveEnded || !this.outcome.listEnded));
         return answer(200, { total_count: found.length, workflow_runs: found.map((r) => this.#view(r)) });
       }
       case 'actions/get-workflow-run': {

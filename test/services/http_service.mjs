@@ -72,6 +72,8 @@ export class HttpService {
     } catch {
       return; // the client went away
     }
+    // It came on a connection that the answer before has ended: the client will not read here any more and sends it again.
+    if (request.socket.writableEnded) return;
     const body = Buffer.concat(chunks);
     const operation = this.operationOf?.(request) ?? null;
     const fault = this.#matching(request, operation);
