@@ -63,10 +63,11 @@ subtest 'F16 a run that kills the worker each time is parked' => sub {
 	$session->query_safe('BEGIN');
 	my ($run) = $session->query_safe(q{SELECT run_id FROM ops.queue_run('acme', 'f16', '0123456789abcdef', 'main')}) =~ /(run-\S+)/;
 	$ops->stop_at("before_resume kill run=$run always");
-	$session->query_safe('COMMIT');
+	# The worker may take the server down before the answer arrives.
+	eval { $session->query_safe('COMMIT') };
 	$ops->{kills} += 3;
 	is($ops->ended($run), 'waiting for poisoned', 'the run is parked');
-	$session->{run}->finish;
+	eval { $session->{run}->finish };
 	like($ops->events($run), qr/\(1 of 3\).*\(2 of 3\).*\(3 of 3\)/s, 'each death was counted');
 	is($ops->crashes, $ops->{kills}, 'it took the worker down three times');
 	$ops->succeeds($ops->queue($ops->environment('f16-other')));
