@@ -45,6 +45,15 @@ void end_index_scan(IndexScan& scan) {
   table_close(scan.table, NoLock);
 }
 
+int column_number(Relation table, const char* name) {
+  const int number = SPI_fnumber(RelationGetDescr(table), name);
+  if (number <= 0)
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+                    errmsg("ops.%s has no column \"%s\"", RelationGetRelationName(table), name),
+                    errhint("The tables of ops_runner keep their columns; create the extension anew.")));
+  return number;
+}
+
 bool lock_found_row(IndexScan& scan, HeapTuple tuple, LockTupleMode mode, TupleTableSlot* row) {
   TM_FailureData failure;
   ItemPointerData place = tuple->t_self;

@@ -26,6 +26,8 @@ IndexScan begin_index_scan(const char* table_name, const char* index_name, const
 /// The next row that this command sees, in the order of the index; null at the end.
 HeapTuple next_row(IndexScan& scan, ScanDirection direction);
 void end_index_scan(IndexScan& scan);
+/// The number of a column. Raises 42703 where there is none.
+int column_number(Relation table, const char* name);
 
 /// Locks the newest version of a row that was found, without waiting: false where another session holds it, or it is
 /// gone. @param row  made by table_slot_create; filled with the newest version. Raises 40001 where the row has changed

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "pg/boundary.hpp"
-#include "pg/server_time.hpp"
+#include "pg/column_values.hpp"
 
 namespace ops::pg {
 
@@ -58,60 +58,42 @@ bool place_columns(const Rules& rules, TupleDesc description, int* attributes) {
 }
 
 /// The value of a row, as the type of its column. False where it cannot be one.
-struct ValueOf {
-  std::size_t row;
+struct ValueAs {
+  ValueAt at;
   Oid type;
   Datum& value;
-  bool& is_null;
 
   bool operator()(const TextColumn& column) const {
-    const std::optional<std::string>& text = column[row];
-    is_null = !text.has_value();
-    if (is_null) return true;
-    switch (type) {
-      case TEXTOID:
-        value = PointerGetDatum(cstring_to_text_with_len(text->data(), static_cast<int>(text->size())));
-        return true;
-      case JSONBOID:
-        value = DirectFunctionCall1(jsonb_in, CStringGetDatum(text->c_str()));
-        return true;
-      case TEXTARRAYOID:
-        value = OidInputFunctionCall(F_ARRAY_IN, const_cast<char*>(text->c_str()), TEXTOID, -1);
-        return true;
-      default:
-        return false;
+    const std::optional<std::string>& text = column[at.row];
+    if (type == TEXTOID || !text) {
+      value = at(column);
+    } else if (type == JSONBOID) {
+      value = DirectFunctionCall1(jsonb_in, CStringGetDatum(text->c_str()));
+    } else if (type == TEXTARRAYOID) {
+      value = OidInputFunctionCall(F_ARRAY_IN, const_cast<char*>(text->c_str()), TEXTOID, -1);
+    } else {
+      return false;
     }
+    return true;
   }
   bool operator()(const IntColumn& column) const {
-    value = Int32GetDatum(column[row]);
+    value = at(column);
     return type == INT4OID;
   }
   bool operator()(const BigintColumn& column) const {
     if (type != INTERVALOID) return false;
     Interval* interval = static_cast<Interval*>(palloc0(sizeof(Interval)));
-    interval->time = column[row] * 1000;
+    interval->time = column[at.row] * 1000;
     value = IntervalPGetDatum(interval);
     return true;
   }
   bool operator()(const TimeColumn& column) const {
-    is_null = !column[row].has_value();
-    value = is_null ? Datum{0} : TimestampTzGetDatum(server_time(*column[row]));
+    value = at(column);
     return type == TIMESTAMPTZOID;
   }
   template <class T>
   bool operator()(const T&) const {
     return false;
-  }
-};
-
-struct Length {
-  std::size_t operator()(const TextColumn& column) const { return column.size(); }
-  std::size_t operator()(const IntColumn& column) const { return column.size(); }
-  std::size_t operator()(const BigintColumn& column) const { return column.size(); }
-  std::size_t operator()(const TimeColumn& column) const { return column.size(); }
-  template <class T>
-  std::size_t operator()(const T&) const {
-    return 0;
   }
 };
 
@@ -122,8 +104,8 @@ bool fill(TupleTableSlot* slot, const Argument* values, std::size_t row, const i
   for (std::size_t i = 0; i < count; ++i) {
     const Form_pg_attribute attribute = TupleDescAttr(description, attributes[i]);
     bool is_null = false;
-    const ValueOf value_of{row, attribute->atttypid, slot->tts_values[attributes[i]], is_null};
-    if (!std::visit(value_of, values[i]) || (is_null && attribute->attnotnull)) return false;
+    const ValueAs value_as{{row, is_null}, attribute->atttypid, slot->tts_values[attributes[i]]};
+    if (!std::visit(value_as, values[i]) || (is_null && attribute->attnotnull)) return false;
     slot->tts_isnull[attributes[i]] = is_null;
   }
   ExecStoreVirtualTuple(slot);
@@ -132,7 +114,7 @@ bool fill(TupleTableSlot* slot, const Argument* values, std::size_t row, const i
 
 /// As COPY does it. False, and nothing is written, where the statement has to do it.
 bool insert_directly(const Rules& rules, const Argument* values) {
-  const std::size_t rows = std::visit(Length{}, values[0]);
+  const std::size_t rows = row_count(values[0]);
   const Oid oid = get_relname_relid(rules.table, get_namespace_oid("ops", false));
   if (!OidIsValid(oid)) return false;  // the statement says so
   Relation table = table_open(oid, RowExclusiveLock);

@@ -16,14 +16,6 @@ struct QueueColumns {
   int state;
 };
 
-int number_of(TupleDesc columns, const char* name) {
-  const int number = SPI_fnumber(columns, name);
-  if (number <= 0)
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("ops.run_queue has no column \"%s\"", name),
-                    errhint("The tables of ops_runner keep their columns; create the extension anew.")));
-  return number;
-}
-
 const char* text_at(TupleTableSlot* row, int number) {
   bool is_null = false;
   return TextDatumGetCString(slot_getattr(row, number, &is_null));
@@ -39,7 +31,8 @@ ReadyRuns lock_ready_runs(const ReadyPlace& place, const char* const* passed_ove
   };
   IndexScan scan = begin_index_scan("run_queue", "run_queue_ready", keys, 2, RowShareLock);
   TupleDesc columns = RelationGetDescr(scan.table);
-  const QueueColumns number{number_of(columns, "run_id"), number_of(columns, "env_id"), number_of(columns, "state")};
+  const QueueColumns number{column_number(scan.table, "run_id"), column_number(scan.table, "env_id"),
+                            column_number(scan.table, "state")};
   TupleTableSlot* seen = MakeSingleTupleTableSlot(columns, &TTSOpsHeapTuple);
   TupleTableSlot* locked = table_slot_create(scan.table, nullptr);
   ReadyRuns found{nullptr, 0};

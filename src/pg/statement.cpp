@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "pg/boundary.hpp"
-#include "pg/server_time.hpp"
+#include "pg/column_values.hpp"
 
 namespace ops::pg {
 
@@ -27,62 +27,39 @@ Oid type_of(const Argument& argument) {
 
 // Server zone: called inside guarded(); only palloc'd memory and references live here.
 struct ToDatum {
-  template <class T, class F>
-  static Datum array(const std::vector<T>& column, Oid type, int16 length, bool by_value, char align, F&& element) {
+  template <class Column>
+  static Datum array(const Column& column, Oid type, int16 length, bool by_value, char align) {
     Datum* values = static_cast<Datum*>(palloc(sizeof(Datum) * (column.size() + 1)));
     bool* nulls = static_cast<bool*>(palloc0(sizeof(bool) * (column.size() + 1)));
-    for (std::size_t i = 0; i < column.size(); ++i) values[i] = element(column[i], nulls[i]);
+    for (std::size_t i = 0; i < column.size(); ++i) values[i] = ValueAt{i, nulls[i]}(column);
     int dimension = static_cast<int>(column.size());
     int lower_bound = 1;
     return PointerGetDatum(
         construct_md_array(values, nulls, 1, &dimension, &lower_bound, type, length, by_value, align));
   }
-  static Datum text(const std::string& value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-  }
-  Datum operator()(const std::string& value) const { return text(value); }
+  Datum operator()(const std::string& value) const { return text_datum(value); }
   Datum operator()(bool value) const { return BoolGetDatum(value); }
   Datum operator()(std::int32_t value) const { return Int32GetDatum(value); }
   Datum operator()(std::int64_t value) const { return Int64GetDatum(value); }
-  Datum operator()(const TextColumn& column) const {
-    return array(column, TEXTOID, -1, false, TYPALIGN_INT, [](const std::optional<std::string>& value, bool& is_null) {
-      is_null = !value.has_value();
-      return is_null ? Datum{0} : text(*value);
-    });
-  }
-  Datum operator()(const IntColumn& column) const {
-    return array(column, INT4OID, 4, true, TYPALIGN_INT,
-                 [](std::int32_t value, bool&) { return Int32GetDatum(value); });
-  }
+  Datum operator()(const TextColumn& column) const { return array(column, TEXTOID, -1, false, TYPALIGN_INT); }
+  Datum operator()(const IntColumn& column) const { return array(column, INT4OID, 4, true, TYPALIGN_INT); }
   Datum operator()(const BigintColumn& column) const {
-    return array(column, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-                 [](std::int64_t value, bool&) { return Int64GetDatum(value); });
+    return array(column, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
   }
   Datum operator()(const TimeColumn& column) const {
-    return array(column, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-                 [](const std::optional<WallTime>& value, bool& is_null) {
-                   is_null = !value.has_value();
-                   return is_null ? Datum{0} : TimestampTzGetDatum(server_time(*value));
-                 });
+    return array(column, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
   }
 };
 
 /// The only value of a column.
 struct OnlyValue {
   bool& is_null;
-  Datum operator()(const TextColumn& column) const {
-    is_null = !column[0].has_value();
-    return is_null ? Datum{0} : ToDatum::text(*column[0]);
-  }
-  Datum operator()(const IntColumn& column) const { return Int32GetDatum(column[0]); }
-  Datum operator()(const BigintColumn& column) const { return Int64GetDatum(column[0]); }
-  Datum operator()(const TimeColumn& column) const {
-    is_null = !column[0].has_value();
-    return is_null ? Datum{0} : TimestampTzGetDatum(server_time(*column[0]));
-  }
-  template <class T>
-  Datum operator()(const T& value) const {
-    return ToDatum{}(value);
+  template <class Value>
+  Datum operator()(const Value& value) const {
+    if constexpr (std::is_invocable_v<ValueAt, const Value&>)
+      return ValueAt{0, is_null}(value);
+    else
+      return ToDatum{}(value);
   }
 };
 
@@ -161,17 +138,11 @@ Written with_rows(std::string_view sql, bool one_row) {
   return {std::string(sql.substr(0, open)) + rows + std::string(sql.substr(close + 2)), number};
 }
 
-/// The first column tells for all: they have the same length.
-bool is_one_row(const Argument& argument) {
-  if (const auto* texts = std::get_if<TextColumn>(&argument)) return texts->size() == 1;
-  const auto* numbers = std::get_if<IntColumn>(&argument);
-  return numbers != nullptr && numbers->size() == 1;
-}
-
 }  // namespace
 
 Rows Statement::run(std::initializer_list<Argument> arguments) {
-  const bool one_row = arguments.size() > 0 && is_one_row(*arguments.begin());
+  // The first column tells for all: they have the same length.
+  const bool one_row = arguments.size() > 0 && row_count(*arguments.begin()) == 1;
   void*& plan_slot = one_row ? plan_of_one_row_ : plan_;
   if (plan_slot == nullptr) {
     const Written written = with_rows(sql_, one_row);

@@ -51,20 +51,17 @@ struct Columns {
   int16* numbers;  ///< where the table had them last
 };
 
-int number_of(const Columns& columns, std::size_t i, TupleDesc description) {
+int number_of(const Columns& columns, std::size_t i, Relation table) {
   int number = columns.numbers[i];
+  TupleDesc description = RelationGetDescr(table);
   if (number <= 0 || number > description->natts ||
       std::strcmp(NameStr(TupleDescAttr(description, number - 1)->attname), columns.names[i]) != 0)
-    number = SPI_fnumber(description, columns.names[i]);
-  if (number <= 0)
-    ereport(ERROR,
-            (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("ops.%s has no column \"%s\"", columns.table, columns.names[i]),
-             errhint("The tables of ops_runner keep their columns; create the extension anew.")));
+    number = column_number(table, columns.names[i]);
   columns.numbers[i] = static_cast<int16>(number);
   return number;
 }
 
-void append_row(RawRows& found, TupleTableSlot* row, const Columns& columns) {
+void append_row(RawRows& found, TupleTableSlot* row, const Columns& columns, Relation table) {
   // Room is doubled at each power of two.
   if ((found.rows & (found.rows - 1)) == 0) {
     const Size bytes = sizeof(char*) * columns.count * (found.rows == 0 ? 1 : 2 * found.rows);
@@ -73,7 +70,7 @@ void append_row(RawRows& found, TupleTableSlot* row, const Columns& columns) {
   }
   TupleDesc description = row->tts_tupleDescriptor;
   for (std::size_t i = 0; i < columns.count; ++i) {
-    const int number = number_of(columns, i, description);
+    const int number = number_of(columns, i, table);
     bool is_null = false;
     const Datum value = slot_getattr(row, number, &is_null);
     found.cells[found.rows * columns.count + i] =
@@ -87,7 +84,7 @@ RawRows read_rows(const Columns& columns, const char* key) {
   TupleTableSlot* row = MakeSingleTupleTableSlot(RelationGetDescr(open.table), &TTSOpsHeapTuple);
   RawRows found{nullptr, 0};
   while (HeapTuple tuple = next_row(open, ForwardScanDirection))
-    append_row(found, ExecStoreHeapTuple(tuple, row, false), columns);
+    append_row(found, ExecStoreHeapTuple(tuple, row, false), columns, open.table);
   ExecDropSingleTupleTableSlot(row);
   end_index_scan(open);
   return found;
@@ -98,7 +95,7 @@ RawRows lock_row(const Columns& columns, const char* key, LockTupleMode mode) {
   RawRows found{nullptr, 0};
   if (HeapTuple tuple = next_row(open, ForwardScanDirection)) {
     TupleTableSlot* row = table_slot_create(open.table, nullptr);
-    if (lock_found_row(open, tuple, mode, row)) append_row(found, row, columns);
+    if (lock_found_row(open, tuple, mode, row)) append_row(found, row, columns, open.table);
     ExecDropSingleTupleTableSlot(row);
   }
   end_index_scan(open);

@@ -1,5 +1,5 @@
 // Target 5: runs that each wait five seconds, for an answer or by a timer, in one worker.
-import { configure, curlLimit, Database, freePort, isolate, letRun, noopPhases, processFacts, quantile, slowServer, sleep, statements } from './harness.mjs';
+import { configure, curlLimit, Database, freePort, isolate, letRun, noopPhases, processFacts, quantile, slowServer, sleep, statements, until } from './harness.mjs';
 
 const waitMs = 5_000;
 
@@ -55,7 +55,7 @@ async function latencyBeside(count, phase, url, samples, server) {
   const idle = p99(await queueBeside(database, samples));
   await queueHeld(database, count);
   await letRun(2 * count);
-  while (server.arrivals().size < count) await sleep(100);
+  await until('every run waits for its answer', () => server.arrivals().size >= count, { every: 100 });
   const beside = p99(await queueBeside(database, samples));
   await database.drop();
   return { idle, beside };

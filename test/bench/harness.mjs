@@ -221,9 +221,8 @@ export async function slowServer(port, delayMs) {
 }
 
 /**
- * Who measures and what is measured each have their processor, where there are two: a client that waits for the processor on
- * which the worker has just begun hears of its commit when the worker is done. Both, and the server process of the client, may
- * run anywhere otherwise.
+ * Who measures (with its server process) and what is measured each have their processor, where there are two: a client that waits
+ * for the processor on which the worker has just begun hears of its commit when the worker is done.
  */
 const processors = os.cpus().length > 1 ? { measuring: 0, measured: 1 } : null;
 

@@ -114,6 +114,18 @@ sub until
 	}
 }
 
+# Waits until the worker of a server has begun so many transactions, such as its safety checks when it has nothing to do.
+sub looks
+{
+	my ($self, $times) = @_;
+	my %begun;
+	OpsRunner::until("the worker looks $times times", sub {
+		my $at = $self->ask(q{SELECT max(query_start) FROM pg_stat_activity WHERE backend_type = 'ops_runner worker' AND datname = 'postgres'});
+		$begun{$at} = 1 if $at;
+		return keys %begun > $times;
+	});
+}
+
 # Process of the worker, when it works; other than $before.
 sub worker
 {
