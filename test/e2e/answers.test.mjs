@@ -117,19 +117,20 @@ test('I44 pages without end, pages that lead back and pages elsewhere', async ()
   assert.equal(called.elsewhere.length, 0);
 });
 
-test('I45 of two workflow runs with our token the older is kept and the other is cancelled', async () => {
+test('I45 of two workflow runs with our token the older is kept and the other is cancelled', async (t) => {
+  t.after(() => { world.services.github.outcome = {}; });
   world.services.github.outcome = { twins: true };
   const run = await queue('twins');
   run.fault('github', { operation: 'actions/create-workflow-dispatch', drop: 'after' });
   const runId = await run.start();
   await expect(runId, 'success');
-  world.services.github.outcome = {};
   const twins = [...world.services.github.runs.values()].filter((r) => r.repo === 'acme/twins');
   assert.deepEqual(twins.map((r) => Boolean(r.cancelledAt)), [false, true]);
   assert.ok((await world.events(runId)).some((event) => event.message.includes('second run with our token')));
 });
 
-test('I45 where both workflow runs with our token have succeeded a person decides which one counts', async () => {
+test('I45 where both workflow runs with our token have succeeded a person decides which one counts', async (t) => {
+  t.after(() => { world.services.github.outcome = {}; });
   for (const how of ['lost', 'plain204']) {
     world.services.github.outcome = { twins: true, listEnded: true, plain204: how === 'plain204' };
     const run = await queue(`decided-${how}`, { github: { search_window: '20 s' } });
@@ -137,7 +138,6 @@ test('I45 where both workflow runs with our token have succeeded a person decide
     const runId = await run.start();
     const row = async () => (await world.db.query('SELECT status, waiting_for FROM ops.runs WHERE run_id = $1', [runId])).rows[0];
     await eventually('the run waits', async () => (await row()).status === 'waiting');
-    world.services.github.outcome = {};
     assert.equal((await row()).waiting_for, 'decision');
     assert.equal((await world.effects(runId)).dispatch.state, 'needs_decision');
     const twins = [...world.services.github.runs.values()].filter((r) => r.repo === `acme/decided-${how}`);

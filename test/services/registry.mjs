@@ -23,6 +23,7 @@ export class Registry {
     this.stateDir = stateDir;
     this.expected = 'Basic ' + Buffer.from(`${username}:${password}`).toString('base64');
     this.tokens = new Set();
+    this.pushes = new Map(); // the newest of each name
     this.agent = new http.Agent({ keepAlive: true, maxSockets: 32 });
     this.service = new HttpService('registry', journal, (request, body) => this.#respond(request, body));
     this.service.operationOf = (request) => (request.url.startsWith('/token') ? 'token' : 'registry');
@@ -109,8 +110,18 @@ export class Registry {
     return { digest: sha256(bytes), size: bytes.length };
   }
 
-  /** Pushes an image the way BuildKit does: an index with linux/amd64 and an attestation manifest. Returns the index digest. */
-  async push(name, tags, sha) {
+  /**
+   * Pushes an image the way BuildKit does: an index with linux/amd64 and an attestation manifest. Returns the index digest.
+   * One after another for each name: docker-registry answers DIGEST_INVALID to some of those that push the same content at once.
+   */
+  push(name, tags, sha) {
+    const before = this.pushes.get(name) ?? Promise.resolve();
+    const push = before.catch(() => {}).then(() => this.#push(name, tags, sha));
+    this.pushes.set(name, push);
+    return push;
+  }
+
+  async #push(name, tags, sha) {
     const layer = await this.#put(name, Buffer.from(`layer of ${name} ${sha}`));
     const config = await this.#put(name, Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [layer.digest] }, config: {} })));
     const image = await this.#manifest(name, null, {
