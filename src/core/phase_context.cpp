@@ -172,6 +172,12 @@ Coroutine<HttpResponse> PhaseContext::send(HttpRequest request) {
   co_return std::move(response_);
 }
 
+const HttpRequest* PhaseContext::pending_read() const {
+  const auto* send = std::get_if<SendCommand>(&pending_);
+  if (send == nullptr || effect_in_flight_ || is_changing(send->request.method)) return nullptr;
+  return &send->request;
+}
+
 Millis PhaseContext::backoff(int attempt) {
   const int doubled = 1 << std::min(attempt - 1, 10);
   const Millis longest = environment_.retry_delay * std::min(doubled, longest_backoff_factor);

@@ -175,6 +175,8 @@ class PhaseContext {
 
   // For the driver -----------------------------------------------------------------------------------------------
   Command take_command() { return std::exchange(pending_, Command{}); }
+  /// The request that the loop is to send, where it changes nothing outside.
+  const HttpRequest* pending_read() const;
   void deliver(HttpResponse response) { response_ = std::move(response); }
   std::coroutine_handle<> take_waiting() { return std::exchange(waiting_, {}); }
   PhaseWrites take_writes() { return std::exchange(writes_, PhaseWrites{}); }

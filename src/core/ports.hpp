@@ -42,6 +42,8 @@ class SecretSource {
   /// Nothing when there is none of that name.
   /// @throws std::runtime_error  it cannot be known now
   virtual std::optional<SecretString> find(std::string_view name) = 0;
+  /// find() begins a transaction of the store.
+  virtual bool reads_store() const { return false; }
 };
 
 using TransferId = std::uint64_t;
@@ -56,6 +58,11 @@ class Transport {
   virtual ~Transport() = default;
   /// Begins to send. The answer, also a refusal, comes through take_finished(); never from inside start().
   virtual void start(TransferId id, HttpRequest request) = 0;
+  /// Whether it can be started while a transaction of the store is open.
+  virtual bool can_start_in_transaction(const HttpRequest& request) const = 0;
+  /// Sends what was started, as far as that goes without waiting.
+  /// @throws std::bad_alloc  transfers may be lost
+  virtual void advance() = 0;
   /// Forgets the transfer; its answer will not come.
   virtual void abandon(TransferId id) = 0;
   virtual std::vector<FinishedTransfer> take_finished() = 0;

@@ -99,6 +99,7 @@ bool RunLoop::turn() {
   ++counters_.turns;
   resume_ready();
   store_turn();
+  if (std::exchange(transport_failed_, false)) throw std::bad_alloc();
   if (store_again_) return false;
   return !ready_.empty() || !adopted_.empty() || cancel_rung_ || (queue_rung_ && capacity() > 0);
 }
@@ -191,6 +192,28 @@ void RunLoop::take_claims(StoreTransaction& transaction) {
   for (ClaimedRun& run : claimed) {
     claimed_now_.insert(run.facts.run_id);
     start_run(std::move(run));
+  }
+  send_reads_of_claims();
+}
+
+/// What only reads needs no record before it, and here no lease either: as long as this transaction is open, its locks
+/// keep everybody else from these runs. Of a claim that fails nothing is left outside, drop() forgets the answer, and
+/// the next attempts do not ask again before they have succeeded.
+void RunLoop::send_reads_of_claims() {
+  if (store_failures_ > 0 || careful_turns_ > 0) return;
+  bool sent = false;
+  for (const std::string& run_id : claimed_now_)
+    for (const auto& phase : runs_.at(run_id)->executions()) {
+      const HttpRequest* read = phase->context().pending_read();
+      if (read == nullptr || !transport_.can_start_in_transaction(*read)) continue;
+      schedule(*phase);
+      sent = true;
+    }
+  if (!sent) return;
+  try {
+    transport_.advance();
+  } catch (const std::bad_alloc&) {
+    transport_failed_ = true;  // it may have lost transfers of others: no matter of this transaction
   }
 }
 

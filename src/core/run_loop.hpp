@@ -3,7 +3,8 @@
 //   take finished transfers and due timers -> resume what can run -> ONE transaction that claims and records everything
 //   this turn produced for ALL runs -> send the requests that this commit released
 //
-// So intent-before-effect and group commit are the same mechanism, and nothing is open while anybody waits. A
+// So intent-before-effect and group commit are the same mechanism, and nothing is open while anybody waits. Only the
+// first request of a run that is being claimed leaves before the commit if it changes nothing outside: see there. A
 // transaction that fails is redone run by run, so that one bad run cannot hurt another. A run that cannot be gone on
 // with is dropped from memory: the safety check finds it without a holder and takes it up again from its checkpoints.
 //
@@ -62,6 +63,7 @@ class RunLoop {
   void ring_cancel() noexcept { cancel_rung_ = true; }
 
   /// One turn. Returns true when another turn has work at once.
+  /// @throws std::bad_alloc  what is in memory cannot be trusted any more
   bool turn();
 
   /// When turn() wants to be called at the latest; nothing: only a bell or a transfer brings work.
@@ -82,6 +84,7 @@ class RunLoop {
   void resume_ready();
   void take_claims(StoreTransaction& transaction);
   void take_cancel_requests(StoreTransaction& transaction);
+  void send_reads_of_claims();
   void start_run(ClaimedRun claimed);
   void resume(PhaseExecution& phase);
   void touch(RunExecution& run) { touched_.insert(run.run_id()); }
@@ -129,7 +132,8 @@ class RunLoop {
   std::vector<RunWrites> unrecorded_;  ///< refused by a busy store; until they are stored nothing is released
   int store_failures_ = 0;             ///< in a row
   std::optional<SteadyTime> store_again_;
-  int careful_turns_ = 0;  ///< after a failed transaction: claim one at a time, in a transaction of its own
+  bool transport_failed_ = false;  ///< for lack of memory
+  int careful_turns_ = 0;          ///< after a failed transaction: claim one at a time, in a transaction of its own
 };
 
 }  // namespace ops

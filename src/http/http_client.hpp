@@ -41,9 +41,12 @@ class HttpClient final : public Transport {
   /// When advance() wants to be called at the latest; nothing: only the descriptor brings work.
   std::optional<Millis> timeout() const;
   /// Does what is ready.
-  void advance();
+  void advance() override;
 
   void start(TransferId id, HttpRequest request) override;
+  bool can_start_in_transaction(const HttpRequest& request) const override {
+    return !request.credential || !secrets_.reads_store();
+  }
   void abandon(TransferId id) override;
   std::vector<FinishedTransfer> take_finished() override;
   std::size_t in_flight() const override { return transfers_.size(); }

@@ -382,10 +382,6 @@ class RunTransaction final : public StoreTransaction {
     for (const StoredTable* table : {&runs_table, &environments_table, &projects_table, &phases_table})
       (void)table->rows(nobody);
     (void)events_table.largest(nobody);
-    RunWrites nothing;
-    nothing.claim_token = new_uuid();
-    nothing.status = RunStatus::running;
-    record({nothing});
   }
 
   std::set<std::string> record(const std::vector<RunWrites>& writes) override {

@@ -171,7 +171,9 @@ void expect_run() noexcept {
   Latch* latch = nullptr;
   LWLockAcquire(state->lock, LW_EXCLUSIVE);
   DatabaseEntry* entry = find_entry(MyDatabaseId);
-  if (entry != nullptr && !entry->run_expected && now - entry->turned_at > cold_after) {
+  // Where the bell is rung already, the worker is about to look or can take no more runs.
+  const bool is_news = entry != nullptr && !entry->run_expected && !entry->queue_rung;
+  if (is_news && now - entry->turned_at > cold_after) {
     entry->run_expected = true;
     latch = entry->latch;
   }

@@ -146,6 +146,24 @@ test('an idle worker rehearses a claim when a run is about to be queued; rolled 
   assert.equal((await world.perform(environment)).status, 'success');
 });
 
+// A vault in the database --------------------------------------------------------------------------------------------
+
+test('secrets come from the vault where the database has one, also while a claim is not committed yet', async (t) => {
+  await world.db.query(`
+    CREATE SCHEMA vault;
+    CREATE TABLE vault.decrypted_secrets (name text, decrypted_secret text);
+    GRANT USAGE ON SCHEMA vault TO ops_runner_worker;
+    GRANT SELECT ON vault.decrypted_secrets TO ops_runner_worker`);
+  t.after(() => world.db.query('DROP SCHEMA vault CASCADE'));
+  await world.db.query('INSERT INTO vault.decrypted_secrets VALUES ($1, $2)', ['only-in-the-vault', readFileSync(path.join(process.env.OPS_SECRETS, 'github'), 'utf8').trim()]);
+  const log = logFromHere();
+  // The vault is known by the second one at the latest. The first request of each carries the secret.
+  const deploy = { registry: undefined, phases: [{ name: 'deploy', kind: 'github_workflow' }], github: { role: 'deploy', credential: 'only-in-the-vault' } };
+  for (const name of ['vault-first', 'vault-second'])
+    assert.equal((await world.perform(await world.environment(name, deploy))).status, 'success');
+  assert.deepEqual(log(/ops_runner worker:|WARNING|ERROR/), []);
+});
+
 // F32, F35: prepared transactions ring no bell -----------------------------------------------------------------------
 
 test('F32 F35 a run queued by a prepared transaction starts at the next safety check; a rolled back one never', async () => {

@@ -108,6 +108,7 @@ class Database {
   bool has_lease(const std::string& worker_id) const;
   std::size_t begun() const { return begun_; }
   int open_transactions() const { return open_; }
+  int open_claims() const { return open_claims_; }  ///< open transactions that have claimed something
 
   /// Bells that a commit rings.
   std::function<void()> ring_queue = [] {};
@@ -158,6 +159,7 @@ class Database {
   std::size_t transactions_ = 0;
   std::size_t begun_ = 0;  ///< by workers
   int open_ = 0;
+  int open_claims_ = 0;
   int tokens_ = 0;
 };
 

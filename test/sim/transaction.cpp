@@ -34,6 +34,7 @@ class Transaction final : public StoreTransaction {
       claimed.push_back(database_.claimed(stored, row));
       given_out_.emplace_back(run_id, row.claim_token);
     }
+    if (!claimed.empty() && !std::exchange(has_claimed_, true)) ++database_.open_claims_;
     return claimed;
   }
 
@@ -98,7 +99,9 @@ class Transaction final : public StoreTransaction {
 
  private:
   void close() {
-    if (std::exchange(is_open_, false)) --database_.open_;
+    if (!std::exchange(is_open_, false)) return;
+    --database_.open_;
+    if (has_claimed_) --database_.open_claims_;
   }
 
   /// The events of one run, without what belongs to them.
@@ -150,6 +153,7 @@ class Transaction final : public StoreTransaction {
   Database::Changes changes_;
   std::optional<SteadyTime> new_lease_;
   bool is_open_ = true;
+  bool has_claimed_ = false;
   std::vector<std::pair<std::string, std::string>> given_out_;
   std::vector<std::pair<std::string, std::string>> accepted_;
 };

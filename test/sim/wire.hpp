@@ -24,6 +24,8 @@ class Wire final : public Transport {
   Wire(Ground& ground, Services& services, const std::set<std::string>& secrets, Hooks hooks);
 
   void start(TransferId id, HttpRequest request) override;
+  bool can_start_in_transaction(const HttpRequest&) const override { return true; }
+  void advance() override {}
   void abandon(TransferId id) override { pending_->erase(id); }
   std::vector<FinishedTransfer> take_finished() override;
   std::size_t in_flight() const override { return pending_->size(); }

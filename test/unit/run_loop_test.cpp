@@ -119,6 +119,46 @@ TEST(RunLoop, Invariant3_TheIntentIsStoredBeforeTheEffectLeaves) {
   EXPECT_EQ(world.status("run-1"), RunStatus::success);
 }
 
+const std::string read_url = "https://service.example/read";
+
+/// Whether the store knows of the claim when the run's first request leaves.
+bool first_read_is_of_a_stored_claim(bool starts_in_transactions) {
+  World* seen = nullptr;
+  std::optional<RunStatus> when_sent;
+  World world(catalog(), [&](const HttpRequest& request) {
+    if (request.url == read_url && !when_sent) when_sent = seen->status("run-1");
+    return answer(200, Json::object());
+  });
+  seen = &world;
+  world.transport.starts_in_transactions = starts_in_transactions;
+  world.queue("run-1", {phase("a", "effect")});
+  world.run_until_idle();
+  EXPECT_EQ(world.status("run-1"), RunStatus::success);
+  EXPECT_EQ(std::ranges::count(world.transport.sent, read_url, &HttpRequest::url), 1);
+  return when_sent != RunStatus::queued;
+}
+
+TEST(RunLoop, TheFirstReadOfARunLeavesBeforeItsClaimIsStored) {
+  EXPECT_FALSE(first_read_is_of_a_stored_claim(true));
+  EXPECT_TRUE(first_read_is_of_a_stored_claim(false));
+}
+
+TEST(RunLoop, OfAClaimThatFailsTheReadIsForgottenAndNotSentAgainBeforeAClaimSucceeds) {
+  for (const bool busy : {true, false}) {
+    World world(catalog(), all_well());
+    (busy ? world.store.busy_commits : world.store.fail_commits) = 5;
+    world.queue("run-1", {phase("a", "effect")});
+    world.run_until_idle([&] { return world.store.busy_commits == 0 && world.store.fail_commits == 0; });
+    EXPECT_EQ(std::ranges::count(world.transport.sent, read_url, &HttpRequest::url), 1);
+    EXPECT_EQ(world.transport.abandoned, 1u);
+    world.run_until_idle();
+    EXPECT_EQ(world.status("run-1"), RunStatus::success);
+    EXPECT_EQ(world.store.runs.at("run-1").run.facts.attempt, 1);
+    EXPECT_EQ(std::ranges::count(world.transport.sent, read_url, &HttpRequest::url), 2);
+    EXPECT_EQ(sent_effects(world), 1);
+  }
+}
+
 TEST(RunLoop, Invariant4_ALostAnswerIsLookedForAndNotRepeated) {
   World world(catalog(), [](const HttpRequest& request) {
     return request.url == effect_url ? lost(true) : answer(200, Json::object());

@@ -61,6 +61,8 @@ class ScriptedTransport final : public Transport {
     sent.push_back(request);
     (held.contains(request.url) ? held_ : finished_).push_back({id, service_(request)});
   }
+  bool can_start_in_transaction(const HttpRequest&) const override { return starts_in_transactions; }
+  void advance() override {}
   void abandon(TransferId id) override {
     const auto is_it = [&](const FinishedTransfer& finished) { return finished.id == id; };
     abandoned += std::erase_if(finished_, is_it) + std::erase_if(held_, is_it);
@@ -75,6 +77,7 @@ class ScriptedTransport final : public Transport {
   std::vector<HttpRequest> sent;
   std::set<std::string> held;
   std::size_t abandoned = 0;
+  bool starts_in_transactions = true;
 
  private:
   Service service_;
