@@ -55,6 +55,16 @@ COMMIT;
 SELECT * FROM t.state WHERE env_id = 'acme-dev';
 SELECT * FROM t.broken;
 
+-- A queued run with a slot, which only a hand in the tables can give it, holds up nobody else.
+SELECT t.fresh();
+INSERT INTO ops.runs (project_id, env_id, git_sha, git_ref) SELECT 'acme', 'acme-dev', '0123abc', 'main' FROM generate_series(1, 2);
+INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id) SELECT env_id, 3, run_id, 'a hand' FROM ops.run_queue ORDER BY available_at, run_id LIMIT 1;
+SELECT count(*) FROM ops._claim_runs('w', 100);
+SELECT count(*) FROM ops._claim_runs('w', 100);
+DELETE FROM ops.run_slots WHERE worker_id = 'a hand';
+SELECT count(*) FROM ops._claim_runs('w', 100);
+SELECT * FROM t.broken;
+
 -- A run with a later start waits for it.
 SELECT t.fresh();
 SELECT t.name(run_id) AS run FROM ops.queue_run('acme', 'prod', '0123abc', 'main', p_not_before := clock_timestamp() + interval '1 hour');

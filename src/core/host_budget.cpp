@@ -35,6 +35,14 @@ std::string connection_key(const std::string& project, const HttpRequest& reques
   return project + '|' + account_key(request);
 }
 
+/// What is known under the key that `key_of` makes of the request; null: nothing. As a rule nothing is known of
+/// anybody, and then the URL is not taken apart.
+template <class Known>
+auto* find(Known& known, const HttpRequest& request, std::string (*key_of)(const HttpRequest&)) {
+  const auto found = known.empty() ? known.end() : known.find(key_of(request));
+  return found == known.end() ? nullptr : &found->second;
+}
+
 std::optional<std::int64_t> whole_number(std::string_view text) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -84,10 +92,9 @@ std::optional<Millis> retry_after(const HttpResponse& response, WallTime wall_no
 }
 
 SteadyTime HostBudget::earliest(const HttpRequest& request, SteadyTime now) const {
-  const auto found = accounts_.find(account_key(request));
-  if (found == accounts_.end()) return now;
-  const Account& account = found->second;
-  return is_changing(request.method) ? std::max(account.closed_until, account.next_mutation) : account.closed_until;
+  const Account* account = find(accounts_, request, account_key);
+  if (account == nullptr) return now;
+  return is_changing(request.method) ? std::max(account->closed_until, account->next_mutation) : account->closed_until;
 }
 
 void HostBudget::sent(const HttpRequest& request, SteadyTime now) {
@@ -103,8 +110,7 @@ std::optional<SteadyTime> HostBudget::observe(const HttpRequest& request, const 
   const std::optional<Millis> exhausted = used_up(response, wall_now);
 
   if (!may_be_throttled) {
-    const auto found = accounts_.find(account_key(request));
-    if (found != accounts_.end()) found->second.secondary_limits_in_a_row = 0;
+    if (Account* account = find(accounts_, request, account_key)) account->secondary_limits_in_a_row = 0;
     // The answer is good, but it was the last of this hour: the next request waits.
     if (exhausted) {
       Account& account = accounts_[account_key(request)];
@@ -130,19 +136,17 @@ std::optional<SteadyTime> HostBudget::observe(const HttpRequest& request, const 
 }
 
 SteadyTime HostBudget::next_probe(const HttpRequest& request, SteadyTime now) const {
-  const auto found = troubled_.find(origin_of(request));
-  if (found == troubled_.end() || found->second.failures_in_a_row < failures_until_outage) return now;
-  return found->second.next_probe;
+  const Health* health = find(troubled_, request, origin_of);
+  return health != nullptr && health->failures_in_a_row >= failures_until_outage ? health->next_probe : now;
 }
 
 void HostBudget::probe_sent(const HttpRequest& request, SteadyTime now) {
-  const auto found = troubled_.find(origin_of(request));
-  if (found != troubled_.end()) found->second.next_probe = now + probe_interval_;
+  if (Health* health = find(troubled_, request, origin_of)) health->next_probe = now + probe_interval_;
 }
 
 void HostBudget::observe_health(const HttpRequest& request, bool failed, SteadyTime now) {
   if (!failed) {
-    troubled_.erase(origin_of(request));
+    if (!troubled_.empty()) troubled_.erase(origin_of(request));
     return;
   }
   Health& health = troubled_[origin_of(request)];
@@ -150,8 +154,8 @@ void HostBudget::observe_health(const HttpRequest& request, bool failed, SteadyT
 }
 
 bool HostBudget::has_outage(const HttpRequest& request) const {
-  const auto found = troubled_.find(origin_of(request));
-  return found != troubled_.end() && found->second.failures_in_a_row >= failures_until_outage;
+  const Health* health = find(troubled_, request, origin_of);
+  return health != nullptr && health->failures_in_a_row >= failures_until_outage;
 }
 
 std::optional<HostBudget::Refusal> HostBudget::refusal(const std::string& project, const HttpRequest& request,

@@ -9,6 +9,9 @@ namespace ops {
 
 namespace {
 
+/// Most of what is stored and read: payloads, checkpoints and outcomes that say nothing.
+constexpr std::string_view empty_object = "{}";
+
 /// Builds a document while the limits hold; the first violation ends the parse.
 class LimitedBuilder : public nlohmann::json_sax<Json> {
  public:
@@ -148,12 +151,14 @@ std::optional<Json> parse_json(std::string_view text, const JsonLimits& limits, 
   // The parser would skip another one.
   if (text.starts_with(byte_order_mark)) return refuse("not valid JSON at byte 3");
   if (text.size() > limits.max_bytes) return refuse("larger than " + std::to_string(limits.max_bytes) + " bytes");
+  if (text == empty_object) return Json::object();
   LimitedBuilder builder(limits);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) return refuse(builder.problem);
   return std::move(builder.root);
 }
 
 std::string dump_json(const Json& value) {
+  if (value.is_object() && value.empty()) return std::string(empty_object);
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.find("\\u0000") == std::string::npos) return text;
   return without_nul(value).dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -185,6 +185,7 @@ Millis PhaseContext::backoff(int attempt) {
 }
 
 void PhaseContext::throw_if_permanent(const HttpRequest& request, const HttpResponse& response) const {
+  if (response.failure == TransportFailure::none) return;
   const std::string where = shown(request);
   switch (response.failure) {
     case TransportFailure::refused_by_rule:

@@ -38,6 +38,7 @@ bool is_plain(Relation table) {
   const TupleConstr* constraints = RelationGetDescr(table)->constr;
   return table->rd_rel->relkind == RELKIND_RELATION && !fires_on_insert(table->trigdesc) &&
          table->rd_rules == nullptr && !table->rd_rel->relrowsecurity && !XactReadOnly &&
+         !IsolationUsesXactSnapshot() &&
          (constraints == nullptr || (constraints->num_check == 0 && !constraints->has_generated_stored)) &&
          pg_class_aclcheck(RelationGetRelid(table), GetUserId(), ACL_INSERT) == ACLCHECK_OK;
 }
@@ -57,6 +58,17 @@ bool place_columns(const Rules& rules, TupleDesc description, int* attributes) {
   return true;
 }
 
+/// As most documents are; read once.
+Datum empty_object() {
+  static Datum object = 0;
+  if (object == 0) {
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    object = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+    MemoryContextSwitchTo(caller);
+  }
+  return object;
+}
+
 /// The value of a row, as the type of its column. False where it cannot be one.
 struct ValueAs {
   ValueAt at;
@@ -68,7 +80,7 @@ struct ValueAs {
     if (type == TEXTOID || !text) {
       value = at(column);
     } else if (type == JSONBOID) {
-      value = DirectFunctionCall1(jsonb_in, CStringGetDatum(text->c_str()));
+      value = *text == "{}" ? empty_object() : DirectFunctionCall1(jsonb_in, CStringGetDatum(text->c_str()));
     } else if (type == TEXTARRAYOID) {
       value = OidInputFunctionCall(F_ARRAY_IN, const_cast<char*>(text->c_str()), TEXTOID, -1);
     } else {
@@ -77,8 +89,8 @@ struct ValueAs {
     return true;
   }
   bool operator()(const IntColumn& column) const {
-    value = at(column);
-    return type == INT4OID;
+    value = type == BOOLOID ? BoolGetDatum(column[at.row] != 0) : at(column);
+    return type == INT4OID || type == BOOLOID;
   }
   bool operator()(const BigintColumn& column) const {
     if (type != INTERVALOID) return false;

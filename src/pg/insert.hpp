@@ -12,7 +12,8 @@ namespace ops::pg {
 ///
 /// Rows are written directly where nothing else would happen to them: the role may insert, no trigger of the table
 /// fires (so it has no foreign keys), and it has no checks, rules, policies or generated columns, and every column that
-/// is not given may be null. Everywhere else the statement does it.
+/// is not given may be null. Everywhere else the statement does it, and also where one snapshot holds for the whole
+/// transaction: what others have written since is a conflict of its own kind there.
 class Insert {
  public:
   static constexpr std::size_t most_columns = 16;
@@ -24,7 +25,8 @@ class Insert {
     static_assert(count <= most_columns);
   }
   /// @param values  columns of the same length. Text is read as what the column holds (text, jsonb or text[]), numbers
-  /// as milliseconds where it holds an interval. Where SPI is connected. @throws PgError
+  /// as milliseconds where it holds an interval, and as true where it holds a boolean and they are not 0. Where SPI is
+  /// connected. @throws PgError
   void run(std::initializer_list<Argument> values);
 
  private:

@@ -17,10 +17,20 @@ IndexScan begin_scan(const char* table_name, const char* index_name, const char*
   return begin_index_scan(table_name, index_name, &wanted, 1, mode);
 }
 
+const char* text_of_json(Datum value) {
+  Jsonb* document = DatumGetJsonbP(value);
+  if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return "{}";
+  return JsonbToCString(nullptr, &document->root, static_cast<int>(VARSIZE(document)));
+}
+
 const char* text_of(Datum value, Oid type) {
-  switch (type) {
+  switch (type) {  // the frequent ones without looking up how the type is written
     case TEXTOID:
       return TextDatumGetCString(value);
+    case INT4OID:
+      return psprintf("%d", DatumGetInt32(value));
+    case JSONBOID:
+      return text_of_json(value);
     case TIMESTAMPTZOID:
       return psprintf(INT64_FORMAT,
                       static_cast<int64>(wall_time(DatumGetTimestampTz(value)).time_since_epoch().count()));
@@ -28,6 +38,7 @@ const char* text_of(Datum value, Oid type) {
       return psprintf(INT64_FORMAT, static_cast<int64>(DatumGetIntervalP(value)->time +
                                                        DatumGetIntervalP(value)->day * USECS_PER_DAY));
     case TEXTARRAYOID:
+      if (ARR_NDIM(DatumGetArrayTypeP(value)) == 0) return "[]";
       return TextDatumGetCString(OidFunctionCall1(F_ARRAY_TO_JSON_ANYARRAY, value));
     default: {
       Oid output = InvalidOid;

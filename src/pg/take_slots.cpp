@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "pg/boundary.hpp"
+#include "pg/insert.hpp"
 #include "pg/ready_floors.hpp"
 #include "pg/ready_runs.hpp"
 #include "pg/server_time.hpp"
@@ -51,13 +52,15 @@ constexpr const char* run_columns[] = {"status"};
 const StoredTable runs_table("runs", run_columns);
 constexpr const char* environment_columns[] = {"max_active_runs"};
 const StoredTable environments_table("environments", environment_columns);
-constexpr const char* slot_columns[] = {"slot_no"};
+constexpr const char* slot_columns[] = {"slot_no", "run_id"};
 const StoredTable slots_table("run_slots", slot_columns);
 
-Statement take_slots_statement(R"sql(
-  INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id)
-  SELECT u.env_id, u.slot_no, u.run_id, $4 FROM {u(env_id text, slot_no int, run_id text)}
-  ON CONFLICT DO NOTHING RETURNING run_id)sql");
+constexpr const char* taken_columns[] = {"env_id", "slot_no", "run_id", "worker_id", "cancel_requested"};
+Insert insert_slots("run_slots", taken_columns, R"sql(
+  INSERT INTO ops.run_slots (env_id, slot_no, run_id, worker_id, cancel_requested)
+  SELECT u.env_id, u.slot_no, u.run_id, u.worker_id, u.cancel_requested = 1
+    FROM {u(env_id text, slot_no int, run_id text, worker_id text, cancel_requested int)}
+  ON CONFLICT DO NOTHING)sql");  // with one snapshot for all it may not see what another claim has taken: 40001
 
 Statement leave_queue_statement("DELETE FROM ops.run_queue q WHERE q.run_id = ANY ($1)");
 
@@ -198,17 +201,26 @@ Locked lock(const Candidates& candidates) {
   return locked;
 }
 
-/// Numbers of free slots of an environment, the lowest first, as many as are wanted and there are. Read after the
-/// environment was locked, so that all slots are seen that others took.
-IntColumn free_slots(const std::string& env_id, int max_active_runs, std::size_t wanted) {
+struct Slots {
+  IntColumn free;              ///< the lowest one last
+  std::set<std::string> runs;  ///< that have one
+};
+
+/// Slots of an environment, of the free ones as many as are wanted and there are. Read after the environment was
+/// locked, so that all are seen that others took, and nobody else takes one.
+Slots slots_of(const std::string& env_id, int max_active_runs, std::size_t wanted) {
+  Slots slots;
   std::set<int> in_use;
-  const Rows slots = slots_table.rows(env_id);
-  for (std::size_t i = 0; i < slots.size(); ++i) in_use.insert(static_cast<int>(slots.integer(i, 0)));
+  const Rows taken = slots_table.rows(env_id);
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    in_use.insert(static_cast<int>(taken.integer(i, 0)));
+    slots.runs.insert(taken.text(i, 1));
+  }
   const int most = std::min(static_cast<int>(wanted), max_active_runs - static_cast<int>(in_use.size()));
-  IntColumn numbers;
-  for (int number = 1; static_cast<int>(numbers.size()) < most; ++number)
-    if (!in_use.contains(number)) numbers.push_back(number);
-  return numbers;
+  for (int number = 1; static_cast<int>(slots.free.size()) < most; ++number)
+    if (!in_use.contains(number)) slots.free.push_back(number);
+  std::ranges::reverse(slots.free);
+  return slots;
 }
 
 /// Runs that have a slot now: in claim order, as many as there are slots and at most `limit`.
@@ -222,27 +234,27 @@ std::set<std::string> take_free_slots(const Candidates& candidates, const Locked
     if (may_be_claimed(i)) ++wanted[*candidates.env_id[i]];
   if (wanted.empty()) return {};
 
-  std::map<std::string, IntColumn> free;  // the next one last
-  for (const auto& [id, count] : wanted) {
-    IntColumn numbers = free_slots(id, locked.open.at(id), count);
-    std::ranges::reverse(numbers);
-    free.emplace(id, std::move(numbers));
-  }
+  std::map<std::string, Slots> slots;
+  for (const auto& [id, count] : wanted) slots.emplace(id, slots_of(id, locked.open.at(id), count));
 
   TextColumn env_id, run_id;
   IntColumn slot_no;
-  for (std::size_t i = 0; i < candidates.size() && static_cast<int>(run_id.size()) < limit; ++i) {
+  std::set<std::string> taken;
+  for (std::size_t i = 0; i < candidates.size() && static_cast<int>(taken.size()) < limit; ++i) {
     if (!may_be_claimed(i)) continue;
-    IntColumn& numbers = free.at(*candidates.env_id[i]);
-    if (numbers.empty()) continue;
+    auto& [free, runs] = slots.at(*candidates.env_id[i]);
+    if (free.empty() || runs.contains(*candidates.run_id[i])) continue;
     env_id.push_back(candidates.env_id[i]);
-    slot_no.push_back(numbers.back());
+    slot_no.push_back(free.back());
     run_id.push_back(candidates.run_id[i]);
-    numbers.pop_back();
+    taken.insert(*candidates.run_id[i]);
+    free.pop_back();
   }
-  if (run_id.empty()) return {};
-  return take_slots_statement.run({std::move(env_id), std::move(slot_no), std::move(run_id), std::string(worker_id)})
-      .first_column();
+  const std::size_t count = taken.size();
+  if (count > 0)
+    insert_slots.run(
+        {std::move(env_id), std::move(slot_no), std::move(run_id), TextColumn(count, worker_id), IntColumn(count, 0)});
+  return taken;
 }
 
 /// Blocks runs whose environment is full. Adds environments that are not and gave no slot now to `passed_over`.
@@ -308,7 +320,7 @@ void rehearse_take_slots() {
   nobody.add("", "");
   guarded([] { (void)lock_ready_runs({beyond_all_priorities, 0}, nullptr, 0, 1); });
   (void)lock(nobody);
-  (void)free_slots("", 1, 1);
+  (void)slots_of("", 1, 1);
   leave_queue_statement.run({std::move(nobody.run_id)});
 }
 
