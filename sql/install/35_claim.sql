@@ -54,6 +54,9 @@ CREATE FUNCTION ops._promote_free_slots() RETURNS int
 DECLARE
   v_promoted int;
 BEGIN
+  IF NOT EXISTS (SELECT FROM ops.run_queue q WHERE q.state = 'blocked') THEN
+    RETURN 0;
+  END IF;
   -- Distinct environments of blocked runs by skipping through the index, however many runs are blocked.
   WITH RECURSIVE blocked AS (
     (SELECT q.env_id FROM ops.run_queue q WHERE q.state = 'blocked' ORDER BY q.env_id LIMIT 1)

@@ -47,20 +47,19 @@ void end_index_scan(IndexScan& scan) {
 
 int column_number(Relation table, const char* name) {
   const int number = SPI_fnumber(RelationGetDescr(table), name);
-  if (number <= 0)
+  if (number == 0 || number == SPI_ERROR_NOATTRIBUTE)
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
                     errmsg("ops.%s has no column \"%s\"", RelationGetRelationName(table), name),
                     errhint("The tables of ops_runner keep their columns; create the extension anew.")));
   return number;
 }
 
-bool lock_found_row(IndexScan& scan, HeapTuple tuple, LockTupleMode mode, TupleTableSlot* row) {
+bool lock_found_row(IndexScan& scan, HeapTuple tuple, LockTupleMode mode, LockWaitPolicy wait, TupleTableSlot* row) {
   TM_FailureData failure;
   ItemPointerData place = tuple->t_self;
   const bool one_snapshot = IsolationUsesXactSnapshot();
-  const TM_Result result =
-      table_tuple_lock(scan.table, &place, GetActiveSnapshot(), row, GetCurrentCommandId(true), mode, LockWaitSkip,
-                       one_snapshot ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+  const TM_Result result = table_tuple_lock(scan.table, &place, GetActiveSnapshot(), row, GetCurrentCommandId(true),
+                                            mode, wait, one_snapshot ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
   if (one_snapshot && (result == TM_Updated || result == TM_Deleted))
     ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
                     errmsg("could not serialize access due to a concurrent change of a row of ops.%s",

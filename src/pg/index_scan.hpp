@@ -26,12 +26,12 @@ IndexScan begin_index_scan(const char* table_name, const char* index_name, const
 /// The next row that this command sees, in the order of the index; null at the end.
 HeapTuple next_row(IndexScan& scan, ScanDirection direction);
 void end_index_scan(IndexScan& scan);
-/// The number of a column. Raises 42703 where there is none.
+/// The number of a column, negative for one of the system (xmin). Raises 42703 where there is none.
 int column_number(Relation table, const char* name);
 
-/// Locks the newest version of a row that was found, without waiting: false where another session holds it, or it is
-/// gone. @param row  made by table_slot_create; filled with the newest version. Raises 40001 where the row has changed
-/// in a transaction of higher isolation.
-bool lock_found_row(IndexScan& scan, HeapTuple tuple, LockTupleMode mode, TupleTableSlot* row);
+/// Locks the newest version of a row that was found: false where it is gone, or another session holds it and that is
+/// not to be waited for (LockWaitSkip). @param row  made by table_slot_create; filled with the newest version. Raises
+/// 40001 where the row has changed in a transaction of higher isolation.
+bool lock_found_row(IndexScan& scan, HeapTuple tuple, LockTupleMode mode, LockWaitPolicy wait, TupleTableSlot* row);
 
 }  // namespace ops::pg

@@ -48,7 +48,7 @@ ReadyRuns lock_ready_runs(const ReadyPlace& place, const char* const* passed_ove
     const char* env_id = text_at(seen, number.env_id);
     if (is_passed_over(env_id)) continue;
     // The newest version may be blocked already.
-    if (!lock_found_row(scan, tuple, LockTupleExclusive, locked)) continue;
+    if (!lock_found_row(scan, tuple, LockTupleExclusive, LockWaitSkip, locked)) continue;
     if (std::strcmp(text_at(locked, number.state), "ready") != 0) continue;
     if (found.count == room) {
       room = std::max<std::size_t>(8, 2 * room);

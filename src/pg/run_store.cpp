@@ -82,13 +82,9 @@ StoreStatement record_runs_statement(R"sql(
   RETURNING r.run_id)sql");
 
 // The same fence for runs that only tell something: locking a row costs a third of changing it.
-StoreStatement lock_runs_statement(R"sql(
-  SELECT r.run_id, r.row_version
-    FROM {u(run_id text, claim_token text)}
-   CROSS JOIN LATERAL (
-     SELECT r.run_id, r.xmin::text AS row_version FROM ops.runs r
-      WHERE r.run_id = u.run_id AND r.claim_token = u.claim_token::uuid AND r.status IN ('claimed', 'running')
-     OFFSET 0 FOR NO KEY UPDATE) r)sql");
+enum RunFence { fence_token, fence_status, fence_version };
+constexpr const char* run_fence[] = {"claim_token", "status", "xmin"};
+const StoredTable fenced_runs("runs", run_fence);
 
 // After the runs are locked: nobody else writes events of theirs, and this snapshot sees all that others wrote.
 StoreStatement last_events_statement(R"sql(
@@ -144,7 +140,7 @@ StoreStatement cancel_statement(R"sql(
   UPDATE ops.run_slots s SET cancel_requested = false FROM asked a WHERE s.run_id = a.run_id AND s.worker_id = $1
   RETURNING s.run_id, a.cancel_reason)sql");
 
-// Before the safety check, and alone: it locks runs first, as TRUNCATE of the tables does.
+// In a transaction of its own: it locks runs first, as TRUNCATE of the tables does.
 StoreStatement rescue_statement("SELECT EXISTS (SELECT FROM ops._rescue_expired_claims($1, '0'))");
 
 StoreStatement safety_statement(R"sql(
@@ -155,7 +151,8 @@ StoreStatement safety_statement(R"sql(
          (SELECT greatest(0, ceil(extract(epoch FROM min(available_at) - clock_timestamp()) * 1000))::bigint
             FROM ops.run_queue WHERE state = 'later'),
          (SELECT count(*) FROM ops.run_slots s JOIN ops.workers w USING (worker_id)
-           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1)))sql");
+           WHERE w.kind = 'server' AND (w.stopped_at IS NOT NULL OR w.worker_id = $1)),
+         EXISTS (SELECT FROM ops.run_slots WHERE worker_id <> $1))sql");
 
 StoreStatement missing_secrets_statement(R"sql(
   SELECT DISTINCT substr(waiting_for, 8) FROM ops.runs WHERE waiting_for LIKE 'secret:%')sql");
@@ -464,17 +461,23 @@ class RunTransaction final : public StoreTransaction {
   }
 
   Ours lock_runs(const std::vector<RunWrites>& writes) const {
-    TextColumn run_id, claim_token;
+    Ours locked;
     for (const RunWrites& write : writes) {
       if (changes(write)) continue;
-      run_id.emplace_back(write.run_id);
-      claim_token.emplace_back(write.claim_token);
+      const Rows run = locked_run(write.run_id);
+      if (run.size() == 0 || run.text(0, fence_token) != write.claim_token) continue;
+      const auto status = run_status_from(run.text(0, fence_status));
+      if (status == RunStatus::claimed || status == RunStatus::running)
+        locked.emplace(write.run_id, run.text(0, fence_version));
     }
-    if (run_id.empty()) return {};
-    const Rows rows = lock_runs_statement.run({std::move(run_id), std::move(claim_token)});
-    Ours locked;
-    for (std::size_t i = 0; i < rows.size(); ++i) locked.emplace(rows.text(i, 0), rows.text(i, 1));
     return locked;
+  }
+  static Rows locked_run(const std::string& run_id) {
+    try {
+      return fenced_runs.lock(run_id, RowLock::no_key_update, RowWait::block);
+    } catch (const PgError&) {
+      throw_as_store_failure();
+    }
   }
 
   /// Of each run that has told something.
@@ -622,19 +625,27 @@ std::vector<ClaimedRun> RunStore::take_over(const std::vector<std::string>& held
   return runs;
 }
 
-RunStore::SafetyReport RunStore::safety_check() {
+bool RunStore::rescue_expired_claims() {
   Transaction transaction("safety check");
   const bool rescued = rescue_statement.run({worker_id_}).is_true(0, 0);
-  const Rows rows = safety_statement.run({worker_id_});
+  transaction.commit(false);
+  return rescued;
+}
+
+RunStore::SafetyReport RunStore::safety_check() {
   SafetyReport report;
+  Transaction transaction("safety check");
+  const Rows rows = safety_statement.run({worker_id_});
   report.registered = rows.is_true(0, 0);
-  report.queue = rescued || rows.is_true(0, 1);
+  report.queue = rows.is_true(0, 1);
   report.cancel = rows.is_true(0, 2);
   if (rows.at(0, 3)) report.next_due = Millis{rows.integer(0, 3)};
   report.runs = static_cast<std::size_t>(rows.integer(0, 4));
   const Rows secrets = missing_secrets_statement.run({});
   for (std::size_t i = 0; i < secrets.size(); ++i) report.missing_secrets.push_back(secrets.text(i, 0));
+  const bool others_hold_runs = rows.is_true(0, 5);
   transaction.commit(false);
+  if (others_hold_runs) report.queue |= rescue_expired_claims();
   return report;
 }
 

@@ -49,6 +49,9 @@ class RunStore final : public Store {
   void requeue_waiting_for_secret(const std::string& name);
 
  private:
+  /// Whether runs of workers that show no sign of life went back to the queue.
+  bool rescue_expired_claims();
+
   std::string worker_id_;
   std::unordered_map<std::string, KnownEvents> known_;  ///< of runs of this worker
 };

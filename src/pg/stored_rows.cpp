@@ -31,6 +31,10 @@ const char* text_of(Datum value, Oid type) {
       return psprintf("%d", DatumGetInt32(value));
     case JSONBOID:
       return text_of_json(value);
+    case UUIDOID:
+      return DatumGetCString(DirectFunctionCall1(uuid_out, value));
+    case XIDOID:
+      return psprintf("%u", DatumGetTransactionId(value));
     case TIMESTAMPTZOID:
       return psprintf(INT64_FORMAT,
                       static_cast<int64>(wall_time(DatumGetTimestampTz(value)).time_since_epoch().count()));
@@ -64,8 +68,9 @@ struct Columns {
 
 int number_of(const Columns& columns, std::size_t i, Relation table) {
   int number = columns.numbers[i];
+  if (number < 0) return number;
   TupleDesc description = RelationGetDescr(table);
-  if (number <= 0 || number > description->natts ||
+  if (number == 0 || number > description->natts ||
       std::strcmp(NameStr(TupleDescAttr(description, number - 1)->attname), columns.names[i]) != 0)
     number = column_number(table, columns.names[i]);
   columns.numbers[i] = static_cast<int16>(number);
@@ -83,9 +88,11 @@ void append_row(RawRows& found, TupleTableSlot* row, const Columns& columns, Rel
   for (std::size_t i = 0; i < columns.count; ++i) {
     const int number = number_of(columns, i, table);
     bool is_null = false;
-    const Datum value = slot_getattr(row, number, &is_null);
-    found.cells[found.rows * columns.count + i] =
-        is_null ? nullptr : text_of(value, TupleDescAttr(description, number - 1)->atttypid);
+    const bool of_system = number < 0;
+    const Datum value = of_system ? slot_getsysattr(row, number, &is_null) : slot_getattr(row, number, &is_null);
+    const FormData_pg_attribute* attribute =
+        of_system ? SystemAttributeDefinition(static_cast<AttrNumber>(number)) : TupleDescAttr(description, number - 1);
+    found.cells[found.rows * columns.count + i] = is_null ? nullptr : text_of(value, attribute->atttypid);
   }
   ++found.rows;
 }
@@ -101,12 +108,12 @@ RawRows read_rows(const Columns& columns, const char* key) {
   return found;
 }
 
-RawRows lock_row(const Columns& columns, const char* key, LockTupleMode mode) {
+RawRows lock_row(const Columns& columns, const char* key, LockTupleMode mode, LockWaitPolicy wait) {
   IndexScan open = begin_scan(columns.table, columns.index, key, RowShareLock);
   RawRows found{nullptr, 0};
   if (HeapTuple tuple = next_row(open, ForwardScanDirection)) {
     TupleTableSlot* row = table_slot_create(open.table, nullptr);
-    if (lock_found_row(open, tuple, mode, row)) append_row(found, row, columns, open.table);
+    if (lock_found_row(open, tuple, mode, wait, row)) append_row(found, row, columns, open.table);
     ExecDropSingleTupleTableSlot(row);
   }
   end_index_scan(open);
@@ -141,10 +148,11 @@ Rows StoredTable::rows(const std::string& key) const {
   return {raw.rows, column_count_, raw.cells};
 }
 
-Rows StoredTable::lock(const std::string& key, RowLock mode) const {
+Rows StoredTable::lock(const std::string& key, RowLock mode, RowWait wait) const {
   const Columns columns{name_, index_, columns_, column_count_, numbers_};
   const LockTupleMode server_mode = mode == RowLock::update ? LockTupleExclusive : LockTupleNoKeyExclusive;
-  const RawRows raw = guarded([&] { return lock_row(columns, key.c_str(), server_mode); });
+  const LockWaitPolicy policy = wait == RowWait::skip ? LockWaitSkip : LockWaitBlock;
+  const RawRows raw = guarded([&] { return lock_row(columns, key.c_str(), server_mode, policy); });
   return {raw.rows, column_count_, raw.cells};
 }
 

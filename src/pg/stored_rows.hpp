@@ -13,12 +13,14 @@ namespace ops::pg {
 
 /// As in SELECT … FOR UPDATE, and FOR NO KEY UPDATE, which lets foreign keys be checked.
 enum class RowLock { update, no_key_update };
+/// What happens where another session holds the row.
+enum class RowWait { skip, block };
 
 /// A table of the schema ops, looked into by an index that begins with a text column.
 class StoredTable {
  public:
   static constexpr std::size_t most_columns = 16;
-  /// @param columns  what rows consist of
+  /// @param columns  what rows consist of; of locked ones also xmin, the version of the row
   /// @param index  null: the primary key
   template <std::size_t count>
   constexpr StoredTable(const char* name, const char* const (&columns)[count], const char* index = nullptr)
@@ -30,11 +32,12 @@ class StoredTable {
   /// microseconds since 1970, intervals microseconds, arrays and jsonb JSON. Where a transaction is open. @throws
   /// PgError
   Rows rows(const std::string& key) const;
-  /// Locks the newest version of the one row with this key. It never waits: no row where another session holds it, or
-  /// there is none. SELECT … SKIP LOCKED may wait after all, where the row was changed between the statement's snapshot
-  /// and its lock while a foreign key check still holds the old version: the server then follows to the new one and
-  /// waits for whoever locked that. @throws PgError: also 40001 in a transaction of higher isolation
-  Rows lock(const std::string& key, RowLock mode) const;
+  /// Locks the newest version of the one row with this key; no row where there is none. With RowWait::skip it never
+  /// waits: no row where another session holds it. SELECT … SKIP LOCKED may wait after all, where the row was changed
+  /// between the statement's snapshot and its lock while a foreign key check still holds the old version: the server
+  /// then follows to the new one and waits for whoever locked that. @throws PgError: also 40001 in a transaction of
+  /// higher isolation
+  Rows lock(const std::string& key, RowLock mode, RowWait wait = RowWait::skip) const;
   /// Whether this command sees a row with this key. @throws PgError
   bool has(const std::string& key) const;
   /// The largest value of the second column (integer) of the primary key among the rows with this key; 0 without rows.

@@ -49,7 +49,7 @@ export const badAnswers = (canary) => [
   ...['gzip, gzip', 'br', 'rot13'].map((encoding) => [`I36 ${encoding}`, ...get, ok('\x1f\x8b\x08garbage', { ...json, 'content-encoding': encoding }), bad(/encoding/)]),
   ['I37 more than the length says', ...get, { raw: `${head}Content-Length: 5\r\n\r\n${workflow}` }, bad(/not valid JSON/)],
   ['I37 less than the length says', ...get, { raw: `${head}Content-Length: 500\r\n\r\n${workflow}` }, 'success'],
-  ['I37 two lengths', ...get, { raw: `${head}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ` }, bad(/two different Content-Length/)],
+  ['I37 two lengths', ...get, { raw: `${head}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ` }, bad(/two different Content-Length|Weird server reply/)], // later than 7.88 libcurl sees it itself
   ['I37 length and chunks', ...get, { raw: `${head}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n` }, bad(/Transfer-Encoding/)],
   ['I38 a chunk of bad size', ...get, chunked(`zz\r\n${workflow}\r\n0\r\n\r\n`), 'success'],
   ['I38 no last chunk', ...get, chunked(`2\r\n{}\r\n`), 'success'],

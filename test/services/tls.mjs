@@ -9,6 +9,8 @@ import path from 'node:path';
 import tls from 'node:tls';
 
 const openssl = (...args) => execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+// Later than 3.0: a beginning can be given, and an end that lies before it is refused.
+const givesDates = /-not_before/.test(execFileSync('sh', ['-c', 'openssl x509 -help 2>&1']).toString());
 const newKey = (file) => ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', file];
 
 export class Authority {
@@ -26,7 +28,8 @@ export class Authority {
     this.serial += 1;
     openssl('req', ...newKey(file('key')), '-out', file('csr'), '-subj', '/CN=stand-in', '-addext', `subjectAltName=${names}`);
     openssl('x509', '-req', '-in', file('csr'), '-CA', this.file, '-CAkey', this.key, '-set_serial', String(1000 + this.serial),
-            '-copy_extensions', 'copy', '-days', String(days), '-out', file('pem'));
+            '-copy_extensions', 'copy', '-out', file('pem'),
+            ...(days < 0 && givesDates ? ['-not_before', '20200101000000Z', '-not_after', '20200102000000Z'] : ['-days', String(days)]));
     return { cert: readFileSync(file('pem')), key: readFileSync(file('key')) };
   }
 
