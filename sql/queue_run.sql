@@ -86,6 +86,30 @@ SELECT * FROM t.state;
 SELECT status FROM ops.cancel_run((SELECT run_id FROM ops.runs WHERE idempotency_key = 'key-1' AND project_id = 'acme'));
 SELECT t.name(run_id) AS run, status FROM ops.queue_run('acme', 'prod', '0123abc', 'main', '{"a": 1, "b": 2}', 'key-1');
 
+-- Phases follow the environment's config as it is now, also where the session has planned it before.
+CREATE FUNCTION t.planned() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  v_run text := (SELECT q.run_id FROM ops.queue_run('acme', 'staging', '0123abc', 'main') q);
+BEGIN
+  RETURN (SELECT string_agg(p.phase || ' ' || p.timeout, ', ' ORDER BY p.phase_no) FROM ops.run_phases p WHERE p.run_id = v_run);
+END $$;
+CREATE FUNCTION t.only_smoke(p_timeout text) RETURNS void LANGUAGE sql AS $$
+  UPDATE ops.environments SET config = config || jsonb_build_object('phases', jsonb_build_array(jsonb_build_object('name', 'look', 'kind', 'odoo_smoke', 'timeout', p_timeout)))
+   WHERE env_id = 'acme-staging' $$;
+SELECT t.planned() = t.planned() AS same;
+BEGIN;
+SELECT t.only_smoke('1 min'), t.planned();
+SELECT t.only_smoke('2 min'), t.planned();
+SAVEPOINT s; SELECT t.only_smoke('3 min'), t.planned(); ROLLBACK TO s;
+SELECT t.planned();
+ROLLBACK;
+SELECT t.planned() ~ 'build_image.*, .*smoke' AS as_before;
+SELECT t.only_smoke('4 min'), t.planned();
+SELECT status FROM ops.queue_run('acme', 'staging', '0123abc', 'main', '{"phases": [{"name": "other", "kind": "odoo_smoke"}]}');
+SELECT phase, phase_no, timeout FROM ops.run_phases WHERE phase = 'other';
+SELECT t.planned();
+DROP FUNCTION t.planned(), t.only_smoke(text);
+
 -- F32: nothing of a run stays when its transaction does not.
 BEGIN; SELECT status FROM ops.queue_run('acme', 'dev', '0123abc', 'main'); ROLLBACK;
 BEGIN; SAVEPOINT s; SELECT status FROM ops.queue_run('acme', 'dev', '0123abc', 'main'); ROLLBACK TO s; COMMIT;

@@ -33,6 +33,9 @@ const char* text_of(Datum value, Oid type) {
       return text_of_json(value);
     case UUIDOID:
       return DatumGetCString(DirectFunctionCall1(uuid_out, value));
+    case TIDOID:
+      return psprintf("(%u,%u)", ItemPointerGetBlockNumber(reinterpret_cast<ItemPointer>(DatumGetPointer(value))),
+                      ItemPointerGetOffsetNumber(reinterpret_cast<ItemPointer>(DatumGetPointer(value))));
     case XIDOID:
       return psprintf("%u", DatumGetTransactionId(value));
     case TIMESTAMPTZOID:

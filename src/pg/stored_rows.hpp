@@ -20,7 +20,7 @@ enum class RowWait { skip, block };
 class StoredTable {
  public:
   static constexpr std::size_t most_columns = 16;
-  /// @param columns  what rows consist of; of locked ones also xmin, the version of the row
+  /// @param columns  what rows consist of, also of the system: xmin and ctid tell one version of a row from another
   /// @param index  null: the primary key
   template <std::size_t count>
   constexpr StoredTable(const char* name, const char* const (&columns)[count], const char* index = nullptr)
