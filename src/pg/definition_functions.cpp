@@ -12,6 +12,7 @@
 #include "core/redact.hpp"
 
 #include "pg/boundary.hpp"
+#include "pg/jsonb_text.hpp"
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_is_name);
@@ -28,15 +29,8 @@ namespace {
 
 constexpr std::size_t largest_document = 1024 * 1024;
 
-/// A jsonb or text argument as text in palloc'd memory.
-std::string_view jsonb_text(Datum value) {
-  const char* text = guarded([&] {
-    Oid output = InvalidOid;
-    bool is_varlena = false;
-    getTypeOutputInfo(JSONBOID, &output, &is_varlena);
-    return static_cast<const char*>(OidOutputFunctionCall(output, value));
-  });
-  return text;
+std::string_view jsonb_view(Datum value) {
+  return guarded([&] { return jsonb_text(value); });
 }
 
 std::string_view text_view(Datum value) {
@@ -89,7 +83,7 @@ std::string new_uuid() {
 }
 
 void check_metadata_document(Datum metadata) {
-  const Json document = parse_document("metadata", jsonb_text(metadata));
+  const Json document = parse_document("metadata", jsonb_view(metadata));
   if (const auto error = check_run_metadata(document, default_catalog())) refuse("metadata of the run", *error);
 }
 
@@ -122,7 +116,7 @@ Datum ops_caller(PG_FUNCTION_ARGS) {
 
 Datum ops_check_environment_config(PG_FUNCTION_ARGS) {
   return entry([&]() -> Datum {
-    const Json config = parse_document("config", jsonb_text(PG_GETARG_DATUM(0)));
+    const Json config = parse_document("config", jsonb_view(PG_GETARG_DATUM(0)));
     if (const auto error = check_environment_config(config, default_catalog()))
       refuse("config of the environment", *error);
     PG_RETURN_BOOL(true);
@@ -136,7 +130,7 @@ Datum ops_redact(PG_FUNCTION_ARGS) {
 
 Datum ops_redact_json(PG_FUNCTION_ARGS) {
   return entry([&]() -> Datum {
-    const Json value = parse_document("payload", jsonb_text(PG_GETARG_DATUM(0)));
+    const Json value = parse_document("payload", jsonb_view(PG_GETARG_DATUM(0)));
     const Json masked = redact_json(value);
     // Numbers keep all their digits where nothing is masked.
     if (masked == value) return PG_GETARG_DATUM(0);

@@ -10,6 +10,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/definition_functions.hpp"
+#include "pg/jsonb_text.hpp"
 #include "pg/ready_floors.hpp"
 #include "pg/run_row.hpp"
 #include "pg/server_time.hpp"
@@ -80,13 +81,10 @@ std::optional<std::string> text_argument(FunctionCallInfo fcinfo, int number) {
 /// As text; checked where it is not empty.
 std::optional<std::string> metadata_argument(FunctionCallInfo fcinfo, int number, bool& is_filled) {
   if (PG_ARGISNULL(number)) return std::nullopt;
-  const char* text = guarded([&]() -> const char* {
-    Jsonb* document = PG_GETARG_JSONB_P(number);
-    if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return nullptr;
-    return JsonbToCString(nullptr, &document->root, static_cast<int>(VARSIZE(document)));
+  return guarded([&] {
+    is_filled = !is_empty_object(PG_GETARG_JSONB_P(number));
+    return jsonb_text(PG_GETARG_DATUM(number));
   });
-  is_filled = text != nullptr;
-  return is_filled ? text : "{}";
 }
 
 Request request_of(FunctionCallInfo fcinfo) {

@@ -16,6 +16,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/insert.hpp"
+#include "pg/jsonb_text.hpp"
 #include "pg/ready_floors.hpp"
 #include "pg/run_row.hpp"
 #include "pg/server_time.hpp"
@@ -117,9 +118,8 @@ const char* copied(std::string_view text) {
 }
 
 const char* metadata_text(const RunRow& row) {
-  const Jsonb* document = DatumGetJsonbP(row.at(RunColumn::metadata));
-  if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return nullptr;
-  return JsonbToCString(nullptr, const_cast<JsonbContainer*>(&document->root), VARSIZE(document));
+  const Datum document = row.at(RunColumn::metadata);
+  return is_empty_object(DatumGetJsonbP(document)) ? nullptr : jsonb_text(document);
 }
 
 /// @param with_metadata  it may be large, and only a new run's phases need it

@@ -10,6 +10,7 @@
 #include "pg/run_row.hpp"
 
 #include "pg/definition_functions.hpp"
+#include "pg/jsonb_text.hpp"
 
 extern "C" {
 OPS_SQL_FUNCTION(ops_transition_allowed);
@@ -98,8 +99,7 @@ void check_change(const RunRow& before, const RunRow& after) {
 
 void check_metadata(const RunRow& row) {
   if (row.is_null(metadata)) return;
-  const Jsonb* document = DatumGetJsonbP(row.at(metadata));
-  if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return;
+  if (is_empty_object(DatumGetJsonbP(row.at(metadata)))) return;
   entry([&] { check_metadata_document(row.at(metadata)); });
 }
 

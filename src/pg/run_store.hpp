@@ -40,9 +40,8 @@ class RunStore final : public Store {
   /// The slow check for what no bell announced: slots given back unseen, runs that became due.
   SafetyReport safety_check();
 
-  /// Reads, locks and writes what the claim of one run does, for a run that does not exist: what the claim that follows
-  /// needs is in the caches of the processor then. A third of the time from a commit to the first request was spent on
-  /// fetching it.
+  /// Reads and locks what the claim of one run does, for a run that does not exist: what the claim that follows needs
+  /// is in the caches of the processor then.
   void rehearse_claim();
 
   /// Runs that wait for this secret go back to the queue.

@@ -4,6 +4,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/index_scan.hpp"
+#include "pg/jsonb_text.hpp"
 #include "pg/server_time.hpp"
 
 namespace ops::pg {
@@ -17,12 +18,6 @@ IndexScan begin_scan(const char* table_name, const char* index_name, const char*
   return begin_index_scan(table_name, index_name, &wanted, 1, mode);
 }
 
-const char* text_of_json(Datum value) {
-  Jsonb* document = DatumGetJsonbP(value);
-  if (JB_ROOT_IS_OBJECT(document) && JB_ROOT_COUNT(document) == 0) return "{}";
-  return JsonbToCString(nullptr, &document->root, static_cast<int>(VARSIZE(document)));
-}
-
 const char* text_of(Datum value, Oid type) {
   switch (type) {  // the frequent ones without looking up how the type is written
     case TEXTOID:
@@ -30,7 +25,7 @@ const char* text_of(Datum value, Oid type) {
     case INT4OID:
       return psprintf("%d", DatumGetInt32(value));
     case JSONBOID:
-      return text_of_json(value);
+      return jsonb_text(value);
     case UUIDOID:
       return DatumGetCString(DirectFunctionCall1(uuid_out, value));
     case TIDOID:

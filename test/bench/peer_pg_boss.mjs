@@ -16,11 +16,12 @@ const seconds = (begin) => Number(now() - begin) / 1e9;
 if (what === 'drain') {
   for (let sent = 0; sent < count; sent += 1000)
     await boss.insert('noop', Array.from({ length: Math.min(1000, count - sent) }, () => ({ data: {} })));
-  let done = 0;
   const begin = now();
-  await boss.work('noop', { batchSize: 500, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true, localConcurrency: 2 },
-                  async (jobs) => { done += jobs.length; });
-  while (done < count) await new Promise((resolve) => setTimeout(resolve, 5));
+  await new Promise((resolve, reject) => {
+    let done = 0;
+    boss.work('noop', { batchSize: 500, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true, localConcurrency: 2 },
+              async (jobs) => { if ((done += jobs.length) >= count) resolve(); }).catch(reject);
+  });
   process.stdout.write(`drained ${count / seconds(begin)}\n`);
 } else if (what === 'send') {
   const clients = Number(rest[0]);
